@@ -1,0 +1,40 @@
+/*
+ * Tiny guest: what its three C files show each other.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TINY_H
+#define TINY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* mem.c: a pointer to physical memory, valid until the next call beyond 4 GiB. */
+volatile void *mem_at(uint64_t addr);
+
+/* pci.c */
+typedef struct PciDev {
+    uint32_t bdf;
+    uint64_t bar[6];
+    uint64_t size[6];
+    uint32_t msix_cap;          /* 0: none */
+    uint32_t vectors;
+    uint64_t table;
+    uint64_t pba;
+} PciDev;
+
+#define PCI_MAX_DEVS 32
+extern PciDev pci_devs[PCI_MAX_DEVS];
+
+uint32_t pci_addr(uint32_t bdf, uint32_t off);
+uint32_t pci_r32(uint32_t bdf, uint32_t off);
+void pci_w32(uint32_t bdf, uint32_t off, uint32_t val);
+void pci_w16(uint32_t bdf, uint32_t off, uint16_t val);
+uint32_t pci_scan(bool high);
+
+/* tiny.c: interrupt vectors and processors, counted for the test. */
+void tiny_main(void) __attribute__((noreturn));
+void tiny_ap_main(uint32_t id) __attribute__((noreturn));
+void tiny_isr(uint32_t vector, uint32_t info);
+
+#endif
