@@ -84,8 +84,8 @@ def main():
         print("\n".join(test.id() for test in tests))
         return 0
     if not tests:
-        sys.exit("run.py: no test has %s in its name; run.py -l lists them"
-                 % " or ".join(options.name))
+        sys.exit("run.py: no test found for: %s; run.py -l lists them"
+                 % (" ".join(options.name) or "(all)"))
     report = Report(options.x)
     unittest.TestSuite(tests).run(report)
     print("%d passed, %d failed, %d skipped"

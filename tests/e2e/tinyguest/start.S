@@ -20,11 +20,12 @@ entry16:
         movl    %eax, %cr0
         ljmpl   $8, $entry32
 
+        /* "Accessed" is set: loading a segment must not write to this ROM. */
         .balign 8
 gdt:
         .quad   0
-        .quad   0x00cf9a000000ffff      /* 08h: flat code */
-        .quad   0x00cf92000000ffff      /* 10h: flat data */
+        .quad   0x00cf9b000000ffff      /* 08h: flat code */
+        .quad   0x00cf93000000ffff      /* 10h: flat data */
 gdtr:
         .word   gdtr - gdt - 1
         .long   gdt
@@ -76,7 +77,15 @@ isr_common:
         call    tiny_isr
         popal
         addl    $4, %esp
-        iretl
+        /*
+         * iret in pieces, since a software KVM may lack it in protected mode.
+         * Interrupts open behind the instruction after sti.
+         */
+        andl    $~0x200, 8(%esp)
+        pushl   8(%esp)
+        popfl
+        sti
+        lretl   $4
 
         .section .reset, "ax"
         .code16

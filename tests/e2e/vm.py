@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Linux guests that do what they are told.
+
+    vm = LinuxVM(directory, *doorbell(server.socket))     starts to boot
+    vm.ready()                                            waits for userspace
+    vm.run("ivshmem-guest list")     -> Answer(status, text)
+    vm.check("...")                  -> text, AssertionError unless the status is 0
+    job = vm.begin("..."); job.wait_for("regex"); job.finish() -> Answer
+One command runs at a time; use "&" in the shell for more.  Commands travel over the second serial
+port: a line in, output and "\\x1e<status>" out.
+accelerator() says KVM or TCG: KVM only where a Linux guest really boots under it, which is tried
+once with a time limit and remembered in build/.  IVSHMEM_ACCEL=tcg|kvm decides by hand.
+"""
+import collections
+import json
+import os
+import platform
+import re
+import secrets
+import subprocess
+
+import linuximage
+import support
+
+BOOT_SECONDS = 60
+PROBE_SECONDS = 12
+COMMAND_LINE = ("console=ttyS0 quiet panic=-1 intel_iommu=on random.trust_cpu=on mitigations=off "
+                "no_timer_check tsc=reliable nokaslr")
+
+Answer = collections.namedtuple("Answer", "status text")
+
+
+def doorbell(sock, vectors=1, device_id="ivshmem", options=""):
+    """Arguments for an ivshmem-doorbell at a server's socket."""
+    return ("-chardev", "socket,id=%s-server,path=%s" % (device_id, sock),
+            "-device", "ivshmem-doorbell,id=%s,chardev=%s-server,vectors=%d%s"
+            % (device_id, device_id, vectors, options))
+
+
+def plain(path, size="1M", device_id="ivshmem", options=""):
+    """Arguments for an ivshmem-plain on a file that several VMs open."""
+    return ("-object", "memory-backend-file,id=%s-mem,share=on,mem-path=%s,size=%s"
+            % (device_id, path, size),
+            "-device", "ivshmem-plain,id=%s,memdev=%s-mem%s" % (device_id, device_id, options))
+
+
+class Job:
+    """A command under way in a guest."""
+
+    def __init__(self, vm, command):
+        self.vm = vm
+        self.command = command
+        self.start = vm.port.mark
+        vm.send(command)
+
+    def wait_for(self, pattern, seconds=support.DEFAULT_WAIT):
+        """Wait for a text in the output (lines end in \\n); fails when the command ends first."""
+        regex = re.compile((pattern + r"|\x1e\d+\n").encode(), re.M)
+        match = self.vm.port.wait_until(regex.search, seconds,
+                                        "%r of %r" % (pattern, self.command))
+        if match.group().startswith(b"\x1e"):
+            raise AssertionError("%s: %r ended before it said %r:\n%s"
+                                 % (self.vm.name, self.command, pattern, self.finish().text))
+        self.vm.port.mark += match.end()
+        return match.group().decode("utf-8", "replace")
+
+    def finish(self, seconds=support.DEFAULT_WAIT):
+        """Wait for the end: exit status and the whole output."""
+        match = self.vm.port.wait_until(re.compile(rb"\x1e(\d+)\n").search, seconds,
+                                        "the end of %r" % self.command)
+        end = self.vm.port.mark + match.start()
+        text = bytes(self.vm.port.data[self.start:end]).decode("utf-8", "replace")
+        self.vm.port.mark += match.end()
+        self.vm.job = None
+        return Answer(int(match.group(1)), text)
+
+
+class LinuxVM(support.Qemu):
+    """A q35 with a virtual IOMMU, one serial port for the console and one for commands."""
+
+    def __init__(self, directory, *devices, name="vm", exe=None, accel=None, memory="256M",
+                 files=(), extra_kernel="", guest_program=True, image=None):
+        exe = exe or support.program("qemu")
+        self.accel = accel or accelerator(exe)[0]
+        self.job = None
+        initrd = image or os.path.join(directory, "initramfs-" + secrets.token_hex(3))
+        if image is None:
+            linuximage.initramfs(initrd, support.program("guest") if guest_program else None, files)
+        path = os.path.join(directory, "cmd-" + secrets.token_hex(3))
+        self.console = os.path.join(directory, "console-" + secrets.token_hex(3))
+        listener = support.listen(path)
+        try:
+            super().__init__(
+                directory, *_accel_options(self.accel), "-m", memory, "-smp", "1", "-no-reboot",
+                "-device", "intel-iommu,intremap=on",
+                "-kernel", os.path.join(linuximage.kernel(), "vmlinuz"), "-initrd", initrd,
+                "-append", COMMAND_LINE + extra_kernel,
+                "-chardev", "file,id=console,path=" + self.console, "-serial", "chardev:console",
+                "-chardev", "socket,id=cmd,path=" + path, "-serial", "chardev:cmd",
+                *devices, exe=exe, name=name)
+            try:
+                self.sock = support.accept(listener, self)
+            except BaseException:
+                self.stop()
+                raise
+        finally:
+            listener.close()
+            os.unlink(path)
+        self.port = support.Stream(self.sock.makefile("rb", buffering=0), name)
+
+    def ready(self, seconds=BOOT_SECONDS):
+        """Wait until the guest takes commands."""
+        try:
+            self.port.wait_for(r"^READY (\S+)\n", seconds)
+        except support.TimeoutExpired as error:
+            raise support.TimeoutExpired("%s\n%s\nconsole:\n%s" % (
+                error, self.err.text, self.console_text()[-1500:])) from None
+        return self
+
+    def console_text(self):
+        with open(self.console, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def send(self, command):
+        if "\n" in command:
+            raise ValueError("one line per command")
+        self.sock.sendall(command.encode() + b"\n")
+
+    def begin(self, command):
+        if self.job:
+            raise AssertionError("%s is still busy with %r" % (self.name, self.job.command))
+        self.job = Job(self, command)
+        return self.job
+
+    def run(self, command, seconds=support.DEFAULT_WAIT):
+        return self.begin(command).finish(seconds)
+
+    def check(self, command, seconds=support.DEFAULT_WAIT):
+        answer = self.run(command, seconds)
+        if answer.status:
+            raise AssertionError("%s: %r gave status %d:\n%s"
+                                 % (self.name, command, answer.status, answer.text))
+        return answer.text
+
+    def stop(self, seconds=5):
+        status = super().stop(seconds)
+        if hasattr(self, "port"):
+            self.port.close()
+            self.sock.close()
+        return status
+
+
+def _accel_options(accel):
+    if accel == "kvm":
+        return ("-machine", "q35,kernel-irqchip=split", "-accel", "kvm")
+    return ("-machine", "q35", "-accel", "tcg,thread=single")
+
+
+def _probe_key(exe):
+    version = subprocess.run([exe, "--version"], capture_output=True, text=True).stdout
+    with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+        model = re.search(r"model name\s*: (.*)", file.read())
+    return " / ".join([version.splitlines()[0] if version else exe, linuximage.identity(),
+                       platform.release(), model.group(1) if model else platform.machine()])
+
+
+def _boots_under_kvm(exe):
+    directory = support.temporary_directory()
+    try:
+        vm = LinuxVM(directory, exe=exe, accel="kvm", guest_program=False, name="kvm-probe")
+    except (AssertionError, ConnectionError):
+        return False
+    try:
+        vm.ready(PROBE_SECONDS)
+        return vm.run("true").status == 0
+    except (AssertionError, OSError):
+        return False
+    finally:
+        vm.stop(1)
+        for name in os.listdir(directory):
+            os.unlink(os.path.join(directory, name))
+        os.rmdir(directory)
+
+
+def accelerator(exe=None):
+    """("kvm" or "tcg", why)"""
+    exe = exe or support.program("qemu")
+    forced = os.environ.get("IVSHMEM_ACCEL")
+    if forced in ("kvm", "tcg"):
+        return forced, "set by IVSHMEM_ACCEL"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg", "/dev/kvm is missing or not accessible"
+    path = os.path.join(linuximage.STORE, "accelerator.json")
+    key, known = _probe_key(exe), {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            known = json.load(file)
+    if key not in known:
+        known[key] = _boots_under_kvm(exe)
+        linuximage.write_file(path, json.dumps(known, indent=1).encode())
+    if known[key]:
+        return "kvm", "a Linux guest boots under it"
+    return "tcg", "/dev/kvm is there, but a Linux guest does not boot under it"
