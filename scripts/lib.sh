@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 #
 # What every script here shares: places, messages, logs, the private apt.
 # Sourced, never run. Responsible for no step of its own.
