@@ -1,7 +1,7 @@
 /*
- * Tiny guest: access to all physical memory. Below 4 GiB an address is a
- * pointer; beyond, one 2 MiB window of a page table set up on first use shows
- * it. Not responsible for what lies where.
+ * Tiny guest: one access to physical memory, at any address. Below 4 GiB an
+ * address is a pointer; beyond, paging goes on for that single access. Not
+ * responsible for what lies where.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,41 +9,86 @@
 #include "x86.h"
 
 #define PAGE_2M         0x200000u
-#define PDE_FLAGS       0x83u           /* present, writable, 2 MiB */
-#define WINDOW          0x40000000u     /* no RAM and no device of ours there */
+#define TABLE           0x3             /* present, writable */
+#define LARGE           0xe3            /* and accessed, dirty, 2 MiB */
+#define WINDOW          0x40000000u
 
-static uint64_t pdpt[4] __attribute__((aligned(32)));
-static uint64_t pd[4][512] __attribute__((aligned(4096)));
-static bool paging;
+/*
+ * Three pages are all that code needs meanwhile: RAM with variables and stack,
+ * the image, and the window. Their entries are never removed.
+ */
+static uint64_t pml4[512] __attribute__((aligned(4096), section(".tables")));
+static uint64_t pdpt[512] __attribute__((aligned(4096), section(".tables")));
+static uint64_t pd[3][512] __attribute__((aligned(4096), section(".tables")));
 
-static void mem_paging_on(void)
+static void *mem_window(uint64_t addr)
 {
-    uint32_t i;
-
-    for (i = 0; i < 4 * 512; i++) {
-        pd[i / 512][i % 512] = (uint64_t)i * PAGE_2M | PDE_FLAGS;
-    }
-    for (i = 0; i < 4; i++) {
-        pdpt[i] = (uint32_t)pd[i] | 1;
-    }
-    cpu_paging_on((uint32_t)pdpt);
-    paging = true;
+    pml4[0] = (uint32_t)pdpt | TABLE;
+    pdpt[0] = (uint32_t)pd[0] | TABLE;
+    pdpt[WINDOW >> 30] = (uint32_t)pd[1] | TABLE;
+    pdpt[3] = (uint32_t)pd[2] | TABLE;
+    pd[0][0] = LARGE;
+    pd[1][0] = (addr & ~(uint64_t)(PAGE_2M - 1)) | LARGE;
+    pd[2][511] = (0u - PAGE_2M) | LARGE;
+    return (void *)(WINDOW | ((uint32_t)addr & (PAGE_2M - 1)));
 }
 
-volatile void *mem_at(uint64_t addr)
+static uint32_t mem_load(const volatile void *p, int width)
 {
-    uint64_t *pde = &pd[WINDOW >> 30][0];
-    uint64_t want = (addr & ~(uint64_t)(PAGE_2M - 1)) | PDE_FLAGS;
+    switch (width) {
+    case 8:
+        return *(const volatile uint8_t *)p;
+    case 16:
+        return *(const volatile uint16_t *)p;
+    default:
+        return *(const volatile uint32_t *)p;
+    }
+}
+
+static void mem_store(volatile void *p, int width, uint32_t val)
+{
+    switch (width) {
+    case 8:
+        *(volatile uint8_t *)p = val;
+        break;
+    case 16:
+        *(volatile uint16_t *)p = val;
+        break;
+    default:
+        *(volatile uint32_t *)p = val;
+        break;
+    }
+}
+
+uint32_t mem_read(uint64_t addr, int width)
+{
+    uint32_t val;
+    void *p;
 
     if (!(addr >> 32)) {
-        return (volatile void *)(uint32_t)addr;
+        return mem_load((void *)(uint32_t)addr, width);
     }
-    if (!paging) {
-        mem_paging_on();
+    cpu_cli();
+    p = mem_window(addr);
+    cpu_paging_on((uint32_t)pml4);
+    val = mem_load(p, width);
+    cpu_paging_off();
+    cpu_sti();
+    return val;
+}
+
+void mem_write(uint64_t addr, int width, uint32_t val)
+{
+    void *p;
+
+    if (!(addr >> 32)) {
+        mem_store((void *)(uint32_t)addr, width, val);
+        return;
     }
-    if ((*pde & ~(uint64_t)0x60) != want) {     /* but for accessed, dirty */
-        *(volatile uint64_t *)pde = want;
-        cpu_flush_page(WINDOW);
-    }
-    return (volatile void *)(WINDOW | ((uint32_t)addr & (PAGE_2M - 1)));
+    cpu_cli();
+    p = mem_window(addr);
+    cpu_paging_on((uint32_t)pml4);
+    mem_store(p, width, val);
+    cpu_paging_off();
+    cpu_sti();
 }

@@ -5,6 +5,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#include "x86.h"
+
 /*
  * Start of the image: the boot processor comes here from the reset vector
  * (CS base ffff0000h), the others by a start-up IPI with vector F0h (CS base
@@ -40,7 +42,7 @@ entry32:
         movl    %eax, %fs
         movl    %eax, %gs
         cld
-        movl    0xfee00020, %ebx        /* local APIC ID */
+        movl    LAPIC + LAPIC_ID, %ebx        /* local APIC ID */
         shrl    $24, %ebx
         movl    %ebx, %eax              /* a 4 KiB stack each, down from 90000h */
         shll    $12, %eax
@@ -52,40 +54,67 @@ entry32:
         movl    $bss_start, %edi
         movl    $bss_end, %ecx
         subl    %edi, %ecx
-        rep stosb
+        shrl    $2, %ecx
+        rep stosl
         call    tiny_main
 1:      movl    %ebx, %eax
         call    tiny_ap_main
 
-/* 256 stubs of 16 bytes; the vector number is all that a stub adds. */
-        .balign 16
-        .globl isr_stubs
-isr_stubs:
-        .set    v, 0
-        .rept   256
-        .balign 16
-        pushl   $v
-        jmp     isr_common
-        .set    v, v + 1
-        .endr
-
-isr_common:
-        pushal
-        movl    32(%esp), %eax          /* vector */
-        movl    36(%esp), %edx          /* EIP, or the error code of a fault */
-        cld
-        call    tiny_isr
-        popal
-        addl    $4, %esp
-        /*
-         * iret in pieces, since a software KVM may lack it in protected mode.
-         * Interrupts open behind the instruction after sti.
-         */
+/*
+ * Return from an interrupt: iret in pieces, since a software KVM may lack it in
+ * protected mode. Interrupts open behind the instruction after sti.
+ */
+        .macro  INTERRUPT_RETURN
         andl    $~0x200, 8(%esp)
         pushl   8(%esp)
         popfl
         sti
         lretl   $4
+        .endm
+
+/*
+ * One stub for each vector, ISR_STUB_SIZE bytes apart. Those that MSI-X entries
+ * raise do it all without a call: where instructions are interpreted, each one
+ * would show in the round-trip time.
+ */
+        .balign 16
+        .globl isr_stubs
+isr_stubs:
+        .set    v, 0
+        .rept   IVEC_FIRST
+        .balign ISR_STUB_SIZE
+        pushl   $v
+        jmp     isr_call
+        .set    v, v + 1
+        .endr
+
+        .rept   256 - IVEC_FIRST
+        .balign ISR_STUB_SIZE
+        incl    counts + 4 * v
+        cmpl    $0, echo_on + 4 * v
+        je      1f
+        pushl   %eax
+        pushl   %edx
+        movl    doorbell, %edx
+        movl    echo_bell + 4 * v, %eax
+        movl    %eax, (%edx)
+        popl    %edx
+        popl    %eax
+1:      movl    $0, LAPIC + LAPIC_EOI
+        INTERRUPT_RETURN
+        .set    v, v + 1
+        .endr
+
+isr_call:
+        pushal
+        movl    32(%esp), %eax          /* vector */
+        leal    36(%esp), %edx          /* what the processor pushed */
+        cld
+        call    tiny_isr
+        popal
+        addl    $4, %esp
+        movl    $0, LAPIC + LAPIC_EOI
+        INTERRUPT_RETURN
 
         .section .reset, "ax"
         .code16

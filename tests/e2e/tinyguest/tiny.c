@@ -4,9 +4,9 @@
  * and only plain instructions, so it runs where a software KVM boots nothing
  * else. Not responsible for what a test expects: it does and counts, no more.
  *
- * Memory map (flat 32-bit; one 2 MiB window shows what lies beyond 4 GiB)
+ * Memory map (flat 32-bit; mem.c reaches beyond 4 GiB)
  *   00010000  variables          00090000  stacks, 4 KiB per processor, downward
- *   40000000  the window         c0000000  BARs (pci.c)
+ *   c0000000  BARs (pci.c)
  *   fec00000  I/O APIC           fed00000  HPET        fee00000  local APIC
  *   ffff0000  this image, seen at 000f0000 as well
  *
@@ -32,7 +32,7 @@
  *   pba V                   its pending bit
  *   count IVEC              interrupts since start or clear
  *   clear                   all counts to 0
- *   total                   sum of all counts, and the last ivec
+ *   total                   sum of all counts
  *   wait IVEC N SPIN        until count >= N; halted, or busy with SPIN=1
  *   ring BELL N             write N times to the doorbell; TSC ticks it took
  *   mring CPUS BELL N       the same on CPUS processors at once; ticks of each
@@ -49,17 +49,6 @@
 #include "x86.h"
 
 #define COM1            0x3f8
-#define IOAPIC          0xfec00000u
-#define HPET            0xfed00000u
-#define LAPIC           0xfee00000u
-#define LAPIC_EOI       (LAPIC + 0xb0)
-#define LAPIC_SPURIOUS  (LAPIC + 0xf0)
-#define LAPIC_ICR_LOW   (LAPIC + 0x300)
-#define LAPIC_ICR_HIGH  (LAPIC + 0x310)
-
-#define IVEC_SERIAL     0x20
-#define IVEC_FIRST      0x30
-#define IVEC_END        0xf0
 #define DOORBELL        0x0c
 #define MAX_CPUS        8
 #define MAX_ARGS        5
@@ -67,15 +56,13 @@
 
 enum { SPACE_MEM = 0xa, SPACE_CFG = 0xc, SPACE_IO = 0xd, SPACE_FN = 0xf };
 
-extern const uint8_t isr_stubs[];
+extern const uint8_t isr_stubs[256][ISR_STUB_SIZE];
 
 static uint64_t idt[256];
-static volatile uint32_t counts[256];
-static volatile uint32_t last_ivec;
-static struct {
-    bool on;
-    uint32_t bell;
-} echoes[256];
+volatile uint32_t counts[256];
+volatile uint32_t echo_on[256];
+volatile uint32_t echo_bell[256];
+volatile uint32_t doorbell;
 
 static volatile uint8_t rx[256];
 static volatile uint8_t rx_head, rx_tail;
@@ -131,7 +118,7 @@ static bool fail(const char *why)
 
 static void ring(uint32_t bell)
 {
-    mmio_w32(dev->bar[0] + DOORBELL, bell);
+    mmio_w32(doorbell, bell);
 }
 
 static void serial_drain(void)
@@ -141,27 +128,20 @@ static void serial_drain(void)
     }
 }
 
-void tiny_isr(uint32_t vector, uint32_t info)
+void tiny_isr(uint32_t vector, const uint32_t *frame)
 {
-    if (vector < 32) {
-        put_str("err fault");
-        put_num(vector);
-        put_num(info);
-        put_char('\n');
-        for (;;) {
-            asm volatile("cli; hlt");
-        }
-    }
     if (vector == IVEC_SERIAL) {
         serial_drain();
-    } else {
-        counts[vector]++;
-        last_ivec = vector;
-        if (echoes[vector].on && dev) {
-            ring(echoes[vector].bell);
-        }
+        return;
     }
-    mmio_w32(LAPIC_EOI, 0);
+    put_str("err fault");
+    put_num(vector);
+    put_num(frame[0]);
+    put_num(frame[1]);
+    put_char('\n');
+    for (;;) {
+        asm volatile("cli; hlt");
+    }
 }
 
 static void idt_load(void)
@@ -179,7 +159,7 @@ static void idt_fill(void)
     uint32_t v, a;
 
     for (v = 0; v < 256; v++) {
-        a = (uint32_t)isr_stubs + 16 * v;
+        a = (uint32_t)isr_stubs[v];
         idt[v] = (uint64_t)((a & 0xffff0000u) | 0x8e00) << 32 |
                  (8 << 16 | (a & 0xffff));
     }
@@ -218,7 +198,7 @@ static void machine_init(void)
     out8(0xa1, 0xff);
     idt_fill();
     idt_load();
-    mmio_w32(LAPIC_SPURIOUS, 0x1ff);
+    mmio_w32(LAPIC + LAPIC_SPURIOUS, 0x1ff);
     mmio_w32(IOAPIC, 0x11 + 2 * 4);             /* COM1: IRQ 4, edge, to CPU 0 */
     mmio_w32(IOAPIC + 0x10, 0);
     mmio_w32(IOAPIC, 0x10 + 2 * 4);
@@ -266,8 +246,8 @@ static bool cpus_start(uint32_t cpus)
     if (cpus < 2 || job.online) {
         return job.online + 1 >= cpus;
     }
-    mmio_w32(LAPIC_ICR_LOW, 0xc4500);
-    mmio_w32(LAPIC_ICR_LOW, 0xc46f0);
+    mmio_w32(LAPIC + LAPIC_ICR_LOW, 0xc4500);
+    mmio_w32(LAPIC + LAPIC_ICR_LOW, 0xc46f0);
     while (job.online + 1 < cpus) {
         if (rx_head != rx_tail) {
             rx_tail++;
@@ -280,10 +260,16 @@ static bool cpus_start(uint32_t cpus)
 
 /* ---- Commands: each has its arguments in a[], and answers ---- */
 
+static void dev_choose(PciDev *d)
+{
+    dev = d;
+    doorbell = d ? d->bar[0] + DOORBELL : 0;
+}
+
 static bool cmd_scan(const uint64_t *a)
 {
     n_devs = pci_scan(a[0]);
-    dev = n_devs ? &pci_devs[0] : 0;
+    dev_choose(n_devs ? &pci_devs[0] : 0);
     put_str("ok");
     put_num(n_devs);
     return true;
@@ -294,7 +280,7 @@ static bool cmd_use(const uint64_t *a)
     if (a[0] >= n_devs) {
         return fail("no such device, scan first");
     }
-    dev = &pci_devs[a[0]];
+    dev_choose(&pci_devs[a[0]]);
     put_str("ok");
     put_num(dev->bdf);
     put_num(dev->vectors);
@@ -306,49 +292,56 @@ static bool cmd_use(const uint64_t *a)
     return true;
 }
 
-/* An I/O port or a memory address for an access; configuration goes by ports. */
-static bool locate(uint32_t space, uint64_t addr, volatile void **mem, uint16_t *port)
+/*
+ * Where an access goes: *addr becomes a memory address, or else *port an I/O
+ * port, through which configuration space is reached as well.
+ */
+static bool locate(uint32_t space, uint64_t *addr, uint16_t *port)
 {
-    *mem = 0;
+    *port = 0;
+    if ((space < 6 || space == SPACE_CFG) && !dev) {
+        return fail("no device, scan first");
+    }
     switch (space) {
     case SPACE_MEM:
-        *mem = mem_at(addr);
         return true;
     case SPACE_IO:
-        *port = addr;
+        *port = *addr;
         return true;
     case SPACE_CFG:
-        out32(0xcf8, pci_addr(dev->bdf, addr));
-        *port = 0xcfc + (addr & 3);
+        out32(0xcf8, pci_addr(dev->bdf, *addr));
+        *port = 0xcfc + (*addr & 3);
         return true;
     case SPACE_FN:
-        out32(0xcf8, pci_addr(addr >> 8, addr & 0xff));
-        *port = 0xcfc + (addr & 3);
+        out32(0xcf8, pci_addr(*addr >> 8, *addr & 0xff));
+        *port = 0xcfc + (*addr & 3);
         return true;
     default:
         if (space > 5 || !dev->size[space]) {
             return fail("no such space");
         }
-        *mem = mem_at(dev->bar[space] + addr);
+        *addr += dev->bar[space];
         return true;
     }
 }
 
 static bool do_read(const uint64_t *a, int width)
 {
-    volatile void *mem;
+    uint64_t addr = a[1];
     uint16_t port;
     uint32_t v;
 
-    if (!locate(a[0], a[1], &mem, &port)) {
+    if (!locate(a[0], &addr, &port)) {
         return false;
     }
-    if (width == 8) {
-        v = mem ? *(volatile uint8_t *)mem : in8(port);
+    if (!port) {
+        v = mem_read(addr, width);
+    } else if (width == 8) {
+        v = in8(port);
     } else if (width == 16) {
-        v = mem ? *(volatile uint16_t *)mem : in16(port);
+        v = in16(port);
     } else {
-        v = mem ? *(volatile uint32_t *)mem : in32(port);
+        v = in32(port);
     }
     put_str("ok");
     put_num(v);
@@ -357,20 +350,14 @@ static bool do_read(const uint64_t *a, int width)
 
 static bool do_write(const uint64_t *a, int width)
 {
-    volatile void *mem;
+    uint64_t addr = a[1];
     uint16_t port;
 
-    if (!locate(a[0], a[1], &mem, &port)) {
+    if (!locate(a[0], &addr, &port)) {
         return false;
     }
-    if (mem) {
-        if (width == 8) {
-            *(volatile uint8_t *)mem = a[2];
-        } else if (width == 16) {
-            *(volatile uint16_t *)mem = a[2];
-        } else {
-            *(volatile uint32_t *)mem = a[2];
-        }
+    if (!port) {
+        mem_write(addr, width, a[2]);
     } else if (width == 8) {
         out8(port, a[2]);
     } else if (width == 16) {
@@ -424,7 +411,7 @@ static bool cmd_msix(const uint64_t *a)
 
 static volatile uint32_t *table_entry(uint32_t v)
 {
-    return mem_at(dev->table + 16 * v);
+    return (volatile uint32_t *)(uint32_t)(dev->table + 16 * v);
 }
 
 static bool check_vectors(uint64_t first, uint64_t n)
@@ -482,14 +469,11 @@ static bool cmd_mask(const uint64_t *a)
 
 static bool cmd_pba(const uint64_t *a)
 {
-    volatile uint32_t *p;
-
     if (!check_vectors(a[0], 1)) {
         return false;
     }
-    p = mem_at(dev->pba + a[0] / 32 * 4);
     put_str("ok");
-    put_num(*p >> (a[0] & 31) & 1);
+    put_num(mmio_r32(dev->pba + (uint32_t)a[0] / 32 * 4) >> (a[0] & 31) & 1);
     return true;
 }
 
@@ -522,7 +506,6 @@ static bool cmd_total(const uint64_t *a)
     }
     put_str("ok");
     put_num(sum);
-    put_num(last_ivec);
     return true;
 }
 
@@ -567,8 +550,8 @@ static bool cmd_mring(const uint64_t *a)
 
 static bool cmd_echo(const uint64_t *a)
 {
-    echoes[(uint8_t)a[0]].bell = a[1];
-    echoes[(uint8_t)a[0]].on = a[2];
+    echo_bell[(uint8_t)a[0]] = a[1];
+    echo_on[(uint8_t)a[0]] = a[2];
     put_str("ok");
     return true;
 }
@@ -587,7 +570,7 @@ static bool cmd_pingpong(const uint64_t *a)
         }
         now = rdtsc();
         if (a[3] != NO_OFFSET) {
-            *(volatile uint32_t *)mem_at(dev->bar[2] + a[3] + 4 * i) = now - before;
+            mem_write(dev->bar[2] + a[3] + 4 * i, 32, now - before);
         }
         before = now;
     }
@@ -617,12 +600,12 @@ typedef struct Command {
 static const Command commands[] = {
     { "scan", 1, false, cmd_scan },
     { "use", 1, false, cmd_use },
-    { "r8", 2, true, cmd_r8 },
-    { "r16", 2, true, cmd_r16 },
-    { "r32", 2, true, cmd_r32 },
-    { "w8", 3, true, cmd_w8 },
-    { "w16", 3, true, cmd_w16 },
-    { "w32", 3, true, cmd_w32 },
+    { "r8", 2, false, cmd_r8 },
+    { "r16", 2, false, cmd_r16 },
+    { "r32", 2, false, cmd_r32 },
+    { "w8", 3, false, cmd_w8 },
+    { "w16", 3, false, cmd_w16 },
+    { "w32", 3, false, cmd_w32 },
     { "msix", 2, true, cmd_msix },
     { "entry", 4, true, cmd_entry },
     { "fill", 4, true, cmd_fill },

@@ -1,5 +1,5 @@
 /*
- * Tiny guest: what its three C files show each other.
+ * Tiny guest: what its C files and interrupt stubs share.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,8 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* mem.c: a pointer to physical memory, valid until the next call beyond 4 GiB. */
-volatile void *mem_at(uint64_t addr);
+/* mem.c: width in bits */
+uint32_t mem_read(uint64_t addr, int width);
+void mem_write(uint64_t addr, int width, uint32_t val);
 
 /* pci.c */
 typedef struct PciDev {
@@ -32,9 +33,15 @@ void pci_w32(uint32_t bdf, uint32_t off, uint32_t val);
 void pci_w16(uint32_t bdf, uint32_t off, uint16_t val);
 uint32_t pci_scan(bool high);
 
-/* tiny.c: interrupt vectors and processors, counted for the test. */
+/* tiny.c */
 void tiny_main(void) __attribute__((noreturn));
 void tiny_ap_main(uint32_t id) __attribute__((noreturn));
-void tiny_isr(uint32_t vector, uint32_t info);
+void tiny_isr(uint32_t vector, const uint32_t *frame);
+
+/* Shared with the interrupt stubs, by vector. */
+extern volatile uint32_t counts[256];
+extern volatile uint32_t echo_on[256];
+extern volatile uint32_t echo_bell[256];
+extern volatile uint32_t doorbell;      /* address of the register */
 
 #endif

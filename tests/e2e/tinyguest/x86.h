@@ -1,12 +1,27 @@
 /*
- * Tiny guest: the machine instructions it needs, and memory beyond 4 GiB.
+ * Tiny guest: the machine's fixed addresses and the instructions that C lacks.
+ * Assembly includes the first part.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #ifndef TINY_X86_H
 #define TINY_X86_H
 
-#include <stdbool.h>
+#define IOAPIC          0xfec00000
+#define HPET            0xfed00000
+#define LAPIC           0xfee00000
+#define LAPIC_ID        0x20
+#define LAPIC_EOI       0xb0
+#define LAPIC_SPURIOUS  0xf0
+#define LAPIC_ICR_LOW   0x300
+
+#define IVEC_SERIAL     0x20
+#define IVEC_FIRST      0x30    /* for MSI-X entries: from here */
+#define IVEC_END        0xf0    /* up to here, exclusive */
+#define ISR_STUB_SIZE   128
+
+#ifndef __ASSEMBLER__
+
 #include <stdint.h>
 
 static inline void out8(uint16_t port, uint8_t v)
@@ -78,19 +93,30 @@ static inline void cpu_load_idt(const void *idtr)
     asm volatile("lidt (%0)" : : "r"(idtr) : "memory");
 }
 
-static inline void cpu_paging_on(uint32_t pdpt)
+/*
+ * Long mode's page tables, but the code stays 32-bit (compatibility mode).
+ * No interrupt may come meanwhile: they would want a 64-bit IDT.
+ */
+static inline void cpu_paging_on(uint32_t pml4)
 {
     uint32_t r;
 
     asm volatile("movl %%cr4, %0; orl $0x20, %0; movl %0, %%cr4\n\t"
                  "movl %1, %%cr3\n\t"
+                 "movl $0xc0000080, %%ecx; movl $0x100, %%eax; xorl %%edx, %%edx\n\t"
+                 "wrmsr\n\t"
                  "movl %%cr0, %0; orl $0x80000000, %0; movl %0, %%cr0"
-                 : "=&r"(r) : "r"(pdpt) : "memory");
+                 : "=&r"(r) : "r"(pml4) : "eax", "ecx", "edx", "memory");
 }
 
-static inline void cpu_flush_page(uint32_t a)
+static inline void cpu_paging_off(void)
 {
-    asm volatile("invlpg (%0)" : : "r"(a) : "memory");
+    uint32_t r;
+
+    asm volatile("movl %%cr0, %0; andl $0x7fffffff, %0; movl %0, %%cr0\n\t"
+                 "movl $0xc0000080, %%ecx; xorl %%eax, %%eax; xorl %%edx, %%edx\n\t"
+                 "wrmsr"
+                 : "=&r"(r) : : "eax", "ecx", "edx", "memory");
 }
 
 /* Device memory by physical address below 4 GiB; one plain mov each. */
@@ -106,4 +132,5 @@ static inline void mmio_w32(uint32_t a, uint32_t v)
     asm volatile("movl %0, (%1)" : : "r"(v), "r"(a) : "memory");
 }
 
+#endif /* __ASSEMBLER__ */
 #endif
