@@ -158,6 +158,9 @@ static int io_address(struct sockaddr_un *address, const char *path)
 {
     size_t len = strlen(path);
 
+    if (len == 0) {
+        return -ENOENT;         /* Linux would make an abstract address of it */
+    }
     if (len >= sizeof(address->sun_path)) {
         return -ENAMETOOLONG;
     }
