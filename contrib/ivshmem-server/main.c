@@ -1,0 +1,96 @@
+/*
+ * ivshmem-server: start, run until told to stop, clean up.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <locale.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <glib-unix.h>
+#include "config.h"
+#include "daemon.h"
+#include "log.h"
+#include "server.h"
+
+typedef struct Program {
+    IvshmemConfig *config;
+    IvshmemServer *server;
+    IvshmemPidFile *pid_file;
+    GMainLoop *loop;
+} Program;
+
+static gboolean program_stop(gpointer opaque)
+{
+    Program *program = opaque;
+
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "stopping, as told");
+    g_main_loop_quit(program->loop);
+    return G_SOURCE_CONTINUE;
+}
+
+static bool program_start(Program *program, GError **errp)
+{
+    IvshmemConfig *config = program->config;
+
+    if (!config->foreground && !ivshmem_daemon_start(errp)) {
+        return false;
+    }
+    program->server = ivshmem_server_new(config, errp);
+    if (!program->server) {
+        return false;
+    }
+    if (config->pid_file) {
+        program->pid_file = ivshmem_pid_file_new(config->pid_file, errp);
+        if (!program->pid_file) {
+            return false;
+        }
+    }
+    if (!config->foreground) {
+        ivshmem_log_init(IVSHMEM_LOG_SYSLOG, config->verbose);
+    }
+    return true;
+}
+
+static void program_run(Program *program)
+{
+    program->loop = g_main_loop_new(NULL, FALSE);
+    signal(SIGPIPE, SIG_IGN);
+    g_unix_signal_add(SIGTERM, program_stop, program);
+    g_unix_signal_add(SIGINT, program_stop, program);
+    ivshmem_server_announce(program->server);
+    ivshmem_daemon_ready();
+    ivshmem_daemon_notify(&program->config->ready_fd);
+    g_main_loop_run(program->loop);
+}
+
+static void program_clean_up(Program *program)
+{
+    ivshmem_server_free(program->server);
+    ivshmem_pid_file_free(program->pid_file);
+    if (program->loop) {
+        g_main_loop_unref(program->loop);
+    }
+    ivshmem_config_free(program->config);
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    Program program = { 0 };
+    bool done = false;
+
+    setlocale(LC_ALL, "");
+    program.config = ivshmem_config_from_options(argc, argv, &done, &error);
+    if (program.config) {
+        ivshmem_log_init(IVSHMEM_LOG_STDERR, program.config->verbose);
+        done = program_start(&program, &error);
+        if (done) {
+            program_run(&program);
+        }
+    }
+    program_clean_up(&program);
+    if (error) {
+        g_printerr("ivshmem-server: %s\n", error->message);
+    }
+    return done ? EXIT_SUCCESS : EXIT_FAILURE;
+}

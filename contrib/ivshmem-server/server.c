@@ -1,0 +1,122 @@
+/*
+ * The server: what happens in a turn of its loop, and in which order things
+ * are opened and closed.
+ *
+ * Not responsible for being a daemon (main.c, daemon.c).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <sys/resource.h>
+#include "client.h"
+#include "outbox.h"
+#include "region.h"
+#include "server.h"
+#include "value.h"
+
+/* As many descriptors as we may have: each client takes 1 + vectors. */
+static unsigned server_raise_fd_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return 1024;            /* the least that POSIX systems come with */
+    }
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        getrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return (unsigned)MIN(limit.rlim_cur, G_MAXINT);
+}
+
+/*
+ * After all joins and leaves of the turn: one pass that tells everybody.
+ * Clients that are found dead in it make the next turn's news.
+ */
+static void server_turn_end(void *opaque)
+{
+    IvshmemServer *server = opaque;
+
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        if (region->changed) {
+            region->changed = false;
+            ivshmem_outbox_add_region(region);
+        }
+    }
+    ivshmem_outbox_flush(server);
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        ivshmem_region_reap(g_ptr_array_index(server->regions, i));
+    }
+    g_ptr_array_set_size(server->gone, 0);
+}
+
+static bool server_open_regions(IvshmemServer *server, GError **errp)
+{
+    for (unsigned i = 0; i < server->config->regions->len; i++) {
+        const IvshmemRegionConfig *config =
+            g_ptr_array_index(server->config->regions, i);
+        IvshmemRegion *region = ivshmem_region_new(server, config, errp);
+
+        if (!region) {
+            return false;
+        }
+        g_ptr_array_add(server->regions, region);
+    }
+    return true;
+}
+
+IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp)
+{
+    IvshmemServer *server = g_new0(IvshmemServer, 1);
+
+    server->config = config;
+    server->regions = g_ptr_array_new();
+    server->gone = g_ptr_array_new_with_free_func(
+        (GDestroyNotify)ivshmem_client_free);
+    g_queue_init(&server->pending);
+    g_queue_init(&server->blocked);
+    g_queue_init(&server->waiting);
+    server->fd_limit = server_raise_fd_limit();
+    server->loop = ivshmem_loop_new(server_turn_end, server, errp);
+    if (!server->loop || !server_open_regions(server, errp)) {
+        ivshmem_server_free(server);
+        return NULL;
+    }
+    return server;
+}
+
+void ivshmem_server_free(IvshmemServer *server)
+{
+    if (!server) {
+        return;
+    }
+    g_ptr_array_unref(server->gone);
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        ivshmem_region_free(g_ptr_array_index(server->regions, i), true);
+    }
+    g_ptr_array_unref(server->regions);
+    ivshmem_outbox_stop(server);
+    ivshmem_loop_free(server->loop);
+    g_free(server);
+}
+
+void ivshmem_server_announce(const IvshmemServer *server)
+{
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        const IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+        const IvshmemRegionConfig *config = region->config;
+        g_autofree char *size =
+            ivshmem_value_format_size(ivshmem_memory_size(region->memory));
+
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: %s in %s%s, %u vector%s, "
+                    "socket %s; %u descriptors allow for %u clients",
+                    config->name, size,
+                    ivshmem_memory_describe(region->memory),
+                    ivshmem_memory_found(region->memory) ?
+                    " (found with its contents)" : "",
+                    config->vectors, config->vectors == 1 ? "" : "s",
+                    config->socket.path, server->fd_limit,
+                    ivshmem_client_capacity(server, config->vectors));
+    }
+}

@@ -1,0 +1,54 @@
+/*
+ * The server: its regions, its clients, and what they share.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef IVSHMEM_SERVER_SERVER_H
+#define IVSHMEM_SERVER_SERVER_H
+
+#include "config.h"
+#include "loop.h"
+
+/* Everything that was counted since the start. */
+typedef struct IvshmemCounters {
+    uint64_t joins;
+    uint64_t leaves;
+    uint64_t refused;
+    uint64_t dropped;           /* disconnected by us */
+    uint64_t frames;
+    uint64_t descriptors;
+    uint64_t waits;             /* the system had no room for a message */
+} IvshmemCounters;
+
+typedef struct IvshmemServer {
+    const IvshmemConfig *config;    /* borrowed */
+    IvshmemLoop *loop;
+    GPtrArray *regions;         /* of IvshmemRegion */
+    unsigned fd_limit;          /* RLIMIT_NOFILE */
+    IvshmemCounters counters;
+
+    /*
+     * A client that has something to be told is in one of these: its socket
+     * has room; its socket is full, longest first; the system is short of
+     * something, a timer will try again.
+     */
+    GQueue pending;
+    GQueue blocked;
+    GQueue waiting;
+    unsigned retry_ms;
+    unsigned retry_timer;
+    unsigned stall_timer;
+
+    GPtrArray *gone;            /* clients to be freed when the turn ends */
+} IvshmemServer;
+
+/* Opens everything that @config (borrowed) names, or nothing. */
+IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp);
+
+/* Disconnects all, and removes what was made.  NULL is fine. */
+void ivshmem_server_free(IvshmemServer *server);
+
+/* One line per region, and how many clients there may be. */
+void ivshmem_server_announce(const IvshmemServer *server);
+
+#endif /* IVSHMEM_SERVER_SERVER_H */

@@ -1,0 +1,229 @@
+/*
+ * Memory objects: made or found, checked, sized, removed.
+ *
+ * Not responsible for mapping them (the server never looks inside), nor for
+ * who gets them.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <linux/magic.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+#include "ivshmem-fd.h"
+#include "shm.h"
+#include "value.h"
+
+/* Clients get a descriptor; the name is for the server's own user. */
+#define MEMORY_MODE 0600
+
+/*
+ * Marks an object as made by a server: the sticky bit means nothing on a file.
+ * So a server that comes back after a crash knows what is its own to remove.
+ */
+#define MEMORY_MARK S_ISVTX
+
+struct IvshmemMemory {
+    int fd;
+    uint64_t size;
+    int lock;                   /* shared lock: the object has a server */
+    char *shm_name;             /* with its '/'; NULL: no name */
+    bool made;                  /* by a server, not by somebody else */
+    char *description;
+    bool found;
+};
+
+static bool memory_resize(IvshmemMemory *memory, GError **errp)
+{
+    if (ftruncate(memory->fd, (off_t)memory->size) < 0) {
+        g_autofree char *size = ivshmem_value_format_size(memory->size);
+
+        ivshmem_error(errp, "cannot make %s %s large: %s",
+                      memory->description, size, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* Whether what stood there already is what was asked for. */
+static bool memory_check_found(IvshmemMemory *memory, GError **errp)
+{
+    g_autofree char *want = ivshmem_value_format_size(memory->size);
+    g_autofree char *is = NULL;
+    struct stat st;
+
+    if (fstat(memory->fd, &st) < 0) {
+        ivshmem_error(errp, "cannot examine %s: %s", memory->description,
+                      g_strerror(errno));
+        return false;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        ivshmem_error(errp, "%s is not a memory object; remove it, or use "
+                      "another name", memory->description);
+        return false;
+    }
+    if (st.st_uid != geteuid() && st.st_uid != 0) {
+        ivshmem_error(errp, "%s belongs to user %u; remove it, or use another "
+                      "name", memory->description, (unsigned)st.st_uid);
+        return false;
+    }
+    memory->made = st.st_mode & MEMORY_MARK;
+    if (st.st_size == 0) {
+        return memory_resize(memory, errp);     /* its maker died too early */
+    }
+    if ((uint64_t)st.st_size != memory->size) {
+        is = ivshmem_value_format_size((uint64_t)st.st_size);
+        ivshmem_error(errp, "%s exists with size %s, not %s, and may be in use;"
+                      " use it as it is with size %s, take another name, or "
+                      "remove it", memory->description, is, want, is);
+        return false;
+    }
+    return true;
+}
+
+/* On an open file of its own: the clients share the other one. */
+static void memory_lock(IvshmemMemory *memory)
+{
+    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", memory->fd);
+
+    memory->lock = open(self, O_RDONLY | O_CLOEXEC);
+    if (memory->lock >= 0) {
+        flock(memory->lock, LOCK_SH | LOCK_NB);
+    }
+}
+
+/* Several servers may hand out one object: the last one removes it. */
+static bool memory_is_last_user(const IvshmemMemory *memory)
+{
+    return memory->lock >= 0 && flock(memory->lock, LOCK_EX | LOCK_NB) == 0;
+}
+
+static bool memory_open_shm(IvshmemMemory *memory, const char *name,
+                            GError **errp)
+{
+    g_autofree char *path = g_strconcat("/", name, NULL);
+
+    memory->description = g_strdup_printf("POSIX shared memory object %s",
+                                          path);
+    memory->fd = shm_open(path, O_RDWR | O_CREAT | O_EXCL, MEMORY_MODE);
+    if (memory->fd < 0 && errno == EEXIST) {
+        memory->found = true;
+        memory->fd = shm_open(path, O_RDWR, 0);
+    }
+    if (memory->fd < 0) {
+        ivshmem_error(errp, "cannot open %s: %s%s", memory->description,
+                      g_strerror(errno),
+                      errno == ELOOP ? "; it is a symbolic link" : "");
+        return false;
+    }
+    memory->shm_name = g_steal_pointer(&path);
+    memory_lock(memory);
+    if (memory->found) {
+        return memory_check_found(memory, errp);
+    }
+    memory->made = fchmod(memory->fd, MEMORY_MODE | MEMORY_MARK) == 0;
+    return memory_resize(memory, errp);
+}
+
+/* hugetlbfs has room for whole pages only. */
+static bool memory_round_up(IvshmemMemory *memory, GError **errp)
+{
+    struct statfs fs;
+    uint64_t page;
+
+    if (fstatfs(memory->fd, &fs) < 0) {
+        ivshmem_error(errp, "cannot examine %s: %s", memory->description,
+                      g_strerror(errno));
+        return false;
+    }
+    if (fs.f_type == HUGETLBFS_MAGIC) {
+        page = (uint64_t)fs.f_bsize;
+        memory->size = (memory->size + page - 1) / page * page;
+    }
+    return true;
+}
+
+/*
+ * The file never gets a name that lasts: nobody can shrink it by its name,
+ * and no crash leaves it behind, which on hugetlbfs would cost pages.
+ */
+static bool memory_open_dir(IvshmemMemory *memory, const char *dir,
+                            GError **errp)
+{
+    g_autofree char *path = g_build_filename(dir, "ivshmem.XXXXXX", NULL);
+
+    memory->description = g_strdup_printf("a file in %s", dir);
+    memory->fd = g_mkstemp_full(path, O_RDWR | O_CLOEXEC, MEMORY_MODE);
+    if (memory->fd < 0) {
+        ivshmem_error(errp, "cannot create a file in %s: %s; -m wants a "
+                      "directory that exists (-M a name)", dir,
+                      g_strerror(errno));
+        return false;
+    }
+    unlink(path);
+    return memory_round_up(memory, errp) && memory_resize(memory, errp);
+}
+
+IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
+                                   GError **errp)
+{
+    IvshmemMemory *memory = g_new0(IvshmemMemory, 1);
+    bool ok = false;
+
+    memory->fd = -1;
+    memory->lock = -1;
+    memory->size = config->size;
+    switch (config->kind) {
+    case IVSHMEM_MEMORY_SHM:
+        ok = memory_open_shm(memory, config->name, errp);
+        break;
+    case IVSHMEM_MEMORY_DIR:
+        ok = memory_open_dir(memory, config->name, errp);
+        break;
+    }
+    if (!ok) {
+        ivshmem_memory_close(memory, !memory->found);
+        return NULL;
+    }
+    return memory;
+}
+
+void ivshmem_memory_close(IvshmemMemory *memory, bool remove)
+{
+    if (!memory) {
+        return;
+    }
+    if (remove && memory->shm_name && memory->made &&
+        memory_is_last_user(memory)) {
+        shm_unlink(memory->shm_name);
+    }
+    ivshmem_fd_close(&memory->lock);
+    ivshmem_fd_close(&memory->fd);
+    g_free(memory->shm_name);
+    g_free(memory->description);
+    g_free(memory);
+}
+
+int ivshmem_memory_fd(const IvshmemMemory *memory)
+{
+    return memory->fd;
+}
+
+uint64_t ivshmem_memory_size(const IvshmemMemory *memory)
+{
+    return memory->size;
+}
+
+const char *ivshmem_memory_describe(const IvshmemMemory *memory)
+{
+    return memory->description;
+}
+
+bool ivshmem_memory_found(const IvshmemMemory *memory)
+{
+    return memory->found;
+}

@@ -1,0 +1,37 @@
+/*
+ * Memory objects: what a region's clients map.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef IVSHMEM_SERVER_SHM_H
+#define IVSHMEM_SERVER_SHM_H
+
+#include "config.h"
+
+typedef struct IvshmemMemory IvshmemMemory;
+
+/*
+ * Make the object, or open it where it exists with the right size.  An object
+ * that exists keeps its size and contents, or is an error.
+ */
+IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
+                                   GError **errp);
+
+/*
+ * Removes the name, if @remove, a server made the object, and no other server
+ * uses it; those who have mapped it keep it.  NULL is fine.
+ */
+void ivshmem_memory_close(IvshmemMemory *memory, bool remove);
+
+/* Borrowed: for reading and writing. */
+int ivshmem_memory_fd(const IvshmemMemory *memory);
+
+uint64_t ivshmem_memory_size(const IvshmemMemory *memory);
+
+/* "POSIX shared memory object /ivshmem", and so on; for people. */
+const char *ivshmem_memory_describe(const IvshmemMemory *memory);
+
+/* Whether the object was there before. */
+bool ivshmem_memory_found(const IvshmemMemory *memory);
+
+#endif /* IVSHMEM_SERVER_SHM_H */
