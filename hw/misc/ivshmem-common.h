@@ -1,0 +1,45 @@
+/*
+ * ivshmem: what the two PCI devices have in common.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef HW_MISC_IVSHMEM_COMMON_H
+#define HW_MISC_IVSHMEM_COMMON_H
+
+#include "hw/pci/pci_device.h"
+#include "qapi/qapi-types-common.h"
+#include "qom/object.h"
+#include "ivshmem-peers.h"
+
+#define TYPE_IVSHMEM_COMMON "ivshmem-common"
+OBJECT_DECLARE_SIMPLE_TYPE(IvshmemState, IVSHMEM_COMMON)
+
+struct IvshmemState {
+    PCIDevice parent_obj;
+
+    MemoryRegion registers;
+    MemoryRegion *memory;       /* BAR2; NULL until realized */
+    uint32_t intr_mask;
+    uint32_t intr_status;
+    uint16_t id;
+    IvshmemPeers *peers;        /* NULL on ivshmem-plain */
+    OnOffAuto master;
+    Error *migration_blocker;
+};
+
+/* Whether @size bytes can be a BAR; @what names them for @errp. */
+bool ivshmem_check_size(uint64_t size, const char *what, Error **errp);
+
+/*
+ * Role and BARs, with @memory as BAR2.  The last step of realize: once it has
+ * succeeded, nothing fails any more.
+ */
+bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
+                            Error **errp);
+
+/* Undoes any part of realize; may be called at any stage. */
+void ivshmem_cleanup(IvshmemState *s);
+
+void ivshmem_reset_hold(Object *obj, ResetType type);
+
+#endif /* HW_MISC_IVSHMEM_COMMON_H */

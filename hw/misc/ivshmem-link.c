@@ -1,0 +1,440 @@
+/*
+ * ivshmem: the connection to the server.
+ *
+ * Reads frames from the chardev, passes them through libivshmem's session and
+ * announces what they mean.  Survives everything a server can do: a connection
+ * that goes wrong is dropped, what it announced before stays.  Knows nothing
+ * of PCI, nor of what descriptors are used for.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "chardev/char.h"
+#include "chardev/char-socket.h"
+#include "io/task.h"
+#include "ivshmem-link.h"
+#include "ivshmem-fd.h"
+#include "ivshmem-io.h"
+#include "ivshmem-session.h"
+#include "trace.h"
+
+struct IvshmemLink {
+    CharBackend *chr;
+    char *name;
+    unsigned max_vectors;
+    const IvshmemLinkOps *ops;
+    void *opaque;
+    IvshmemSession *session;    /* NULL: not connected */
+    bool has_memory;            /* of this connection */
+    bool listed;
+    bool handshake;             /* errors go to @error, not to the user */
+    bool warned;                /* said once until a connection works again */
+    Error *error;
+};
+
+/* Dropping the connection */
+
+static void link_end_session(IvshmemLink *link)
+{
+    IvshmemSession *session = g_steal_pointer(&link->session);
+    int fd, ret;
+
+    if (!session) {
+        return;
+    }
+    ret = ivshmem_session_end(session, &fd);
+    trace_ivshmem_link_down(link->name, ivshmem_strerror(ret));
+    ivshmem_fd_close(&fd);
+    ivshmem_session_free(session);
+    link->ops->down(link->opaque);
+}
+
+/* Consumes @err. */
+static void link_report(IvshmemLink *link, Error *err)
+{
+    trace_ivshmem_link_error(link->name, error_get_pretty(err));
+    if (link->handshake) {
+        if (link->error) {
+            error_free(err);
+        } else {
+            link->error = err;
+        }
+        return;
+    }
+    if (link->warned) {
+        error_free(err);
+        return;
+    }
+    link->warned = true;
+    warn_reportf_err(err, "%s: connection to the ivshmem server lost, memory "
+                     "and known peers stay: ", link->name);
+}
+
+static void link_fail(IvshmemLink *link, Error *err)
+{
+    link_report(link, err);
+    link_end_session(link);
+    qemu_chr_fe_disconnect(link->chr);
+}
+
+static void link_fail_code(IvshmemLink *link, int code)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "%s", ivshmem_strerror(code));
+    if (code == IVSHMEM_E_VERSION || code == IVSHMEM_E_RANGE) {
+        error_append_hint(&err, "Is there an ivshmem server behind the "
+                          "chardev?\n");
+    }
+    link_fail(link, err);
+}
+
+/* Frames */
+
+/*
+ * The chardev does not tell when a descriptor was lost for lack of room, and
+ * then a connection looks like a departure.  So no departure counts while
+ * there is no room.
+ */
+static bool link_out_of_descriptors(void)
+{
+    int fd = ivshmem_io_eventfd();
+    bool out = fd == -EMFILE || fd == -ENFILE;
+
+    ivshmem_fd_close(&fd);
+    return out;
+}
+
+/* Rings would block or be refused by KVM if @fd were something else. */
+static bool link_vector_ok(IvshmemLink *link, const IvshmemEvent *event)
+{
+    if (ivshmem_io_is_eventfd(event->fd) != 0) {
+        return true;
+    }
+    trace_ivshmem_vector_refused(link->name, event->id, event->vector);
+    warn_report_once("%s: vector %" PRIu32 " of peer %u has a descriptor that "
+                     "is not an eventfd, ignoring the vector",
+                     link->name, event->vector, event->id);
+    return false;
+}
+
+static void link_self_vector(IvshmemLink *link, IvshmemEvent *event)
+{
+    if (!link->listed) {
+        link->listed = true;
+        link->ops->listed(link->opaque);
+    }
+    if (link_vector_ok(link, event)) {
+        link->ops->self_vector(link->opaque, event->vector,
+                               ivshmem_fd_steal(&event->fd));
+    }
+}
+
+static void link_peer_vector(IvshmemLink *link, IvshmemEvent *event)
+{
+    if (link_vector_ok(link, event)) {
+        link->ops->peer_vector(link->opaque, event->id, event->vector,
+                               ivshmem_fd_steal(&event->fd));
+    }
+}
+
+static void link_memory(IvshmemLink *link, IvshmemEvent *event)
+{
+    Error *err = NULL;
+
+    if (!link->ops->memory(link->opaque, event->fd, &err)) {
+        link_fail(link, err);
+        return;
+    }
+    event->fd = -1;
+    link->has_memory = true;
+    link->warned = false;
+}
+
+static void link_peer_gone(IvshmemLink *link, const IvshmemEvent *event)
+{
+    if (link_out_of_descriptors()) {
+        Error *err = NULL;
+
+        error_setg(&err, "out of file descriptors while peers join");
+        error_append_hint(&err, "Raise QEMU's limit of open files "
+                          "(RLIMIT_NOFILE).\n");
+        link_fail(link, err);
+        return;
+    }
+    link->ops->peer_gone(link->opaque, event->id);
+}
+
+static void link_dispatch(IvshmemLink *link, IvshmemEvent *event)
+{
+    switch (event->type) {
+    case IVSHMEM_EVENT_NONE:
+        break;
+    case IVSHMEM_EVENT_SELF_ID:
+        link->ops->self_id(link->opaque, event->id);
+        break;
+    case IVSHMEM_EVENT_SHM:
+        link_memory(link, event);
+        break;
+    case IVSHMEM_EVENT_SELF_VECTOR:
+        link_self_vector(link, event);
+        break;
+    case IVSHMEM_EVENT_PEER_VECTOR:
+        link_peer_vector(link, event);
+        break;
+    case IVSHMEM_EVENT_EXCESS_VECTOR:
+        trace_ivshmem_vector_excess(link->name, event->id, event->vector);
+        break;
+    case IVSHMEM_EVENT_PEER_GONE:
+        link_peer_gone(link, event);
+        break;
+    }
+    ivshmem_fd_close(&event->fd);
+}
+
+/*
+ * The descriptor that came with what is being read: -1 if none, or
+ * IVSHMEM_E_FD if there was more than one.
+ */
+static int link_take_fd(IvshmemLink *link)
+{
+    int fds[2] = { -1, -1 };
+    int n = qemu_chr_fe_get_msgfds(link->chr, fds, ARRAY_SIZE(fds));
+
+    if (n > 1) {
+        ivshmem_fd_close(&fds[0]);
+        ivshmem_fd_close(&fds[1]);
+        return IVSHMEM_E_FD;
+    }
+    /* QEMU's sockets clear the flag, which all holders of the file share. */
+    if (n == 1) {
+        ivshmem_io_set_nonblock(fds[0]);
+    }
+    return n == 1 ? fds[0] : -1;
+}
+
+static int link_can_read(void *opaque)
+{
+    IvshmemLink *link = opaque;
+
+    return link->session ? ivshmem_session_want(link->session) : 0;
+}
+
+static void link_read(void *opaque, const uint8_t *data, int size)
+{
+    IvshmemLink *link = opaque;
+    int fd = link_take_fd(link);
+    IvshmemEvent event;
+    int ret;
+
+    if (fd == IVSHMEM_E_FD || !link->session) {
+        ivshmem_fd_close(&fd);
+        link_fail_code(link, IVSHMEM_E_FD);
+        return;
+    }
+    ret = ivshmem_session_push(link->session, data, size, fd, &event);
+    if (ret < 0) {
+        ivshmem_fd_close(&fd);
+        link_fail_code(link, ret);
+        return;
+    }
+    trace_ivshmem_frame(link->name, event.type, event.id, event.vector);
+    link_dispatch(link, &event);
+}
+
+/* Connections */
+
+static void link_opened(IvshmemLink *link)
+{
+    link_end_session(link);
+    link->session = ivshmem_session_new(link->max_vectors);
+    link->has_memory = false;
+    link->listed = false;
+    trace_ivshmem_link_up(link->name);
+    link->ops->begin(link->opaque);
+}
+
+static SocketChardev *link_socket(const IvshmemLink *link)
+{
+    return SOCKET_CHARDEV(qemu_chr_fe_get_driver(link->chr));
+}
+
+static void link_closed(IvshmemLink *link)
+{
+    Error *err = NULL;
+
+    if (!link->session) {
+        return;
+    }
+    /* A first handshake waits for the next attempt if there will be one. */
+    if (!link->handshake || !link_socket(link)->reconnect_time_ms) {
+        error_setg(&err, link->has_memory
+                   ? "the server closed the connection"
+                   : "the server closed the connection during the handshake");
+        link_report(link, err);
+    }
+    link_end_session(link);
+}
+
+static void link_event(void *opaque, QEMUChrEvent event)
+{
+    switch (event) {
+    case CHR_EVENT_OPENED:
+        link_opened(opaque);
+        break;
+    case CHR_EVENT_CLOSED:
+        link_closed(opaque);
+        break;
+    default:
+        break;
+    }
+}
+
+static void link_listen(IvshmemLink *link, GMainContext *context,
+                        bool tell_if_open)
+{
+    qemu_chr_fe_set_handlers_full(link->chr, link_can_read, link_read,
+                                  link_event, NULL, link, context, true,
+                                  tell_if_open);
+}
+
+/* The first handshake */
+
+/*
+ * During the handshake the chardev is served from a main context of its own,
+ * so that nothing else of QEMU runs in the middle of realize.  There is one
+ * for all devices, for ever: after a failed handshake the chardev's own
+ * reconnect timer may still be attached to it.
+ */
+static GMainContext *link_handshake_context(void)
+{
+    static GMainContext *context;
+
+    if (!context) {
+        context = g_main_context_new();
+    }
+    return context;
+}
+
+static gboolean link_timeout(gpointer opaque)
+{
+    bool *expired = opaque;
+
+    *expired = true;
+    return G_SOURCE_CONTINUE;
+}
+
+/*
+ * A chardev that reconnects starts its first attempt when it is created, and
+ * would report the outcome to the main loop, which does not run now.
+ */
+static void link_finish_connecting(IvshmemLink *link)
+{
+    SocketChardev *socket = link_socket(link);
+
+    if (socket->connect_task) {
+        qio_task_wait_thread(socket->connect_task);
+    }
+}
+
+static void link_handshake(IvshmemLink *link, uint32_t timeout_ms)
+{
+    GMainContext *context = link_handshake_context();
+    GSource *timer = g_timeout_source_new(timeout_ms);
+    bool expired = false;
+
+    g_source_set_callback(timer, link_timeout, &expired, NULL);
+    g_source_attach(timer, context);
+    link->handshake = true;
+    link_listen(link, context, true);
+    link_finish_connecting(link);
+    while (!link->has_memory && !link->error && !expired) {
+        g_main_context_iteration(context, TRUE);
+    }
+    link->handshake = false;
+    g_source_destroy(timer);
+    g_source_unref(timer);
+
+    if (!link->has_memory && !link->error) {
+        error_setg(&link->error, link->session
+                   ? "the server did not complete the handshake within %"
+                     PRIu32 " ms"
+                   : "no server to connect to within %" PRIu32 " ms",
+                   timeout_ms);
+        error_append_hint(&link->error, "Check that an ivshmem server is at "
+                          "the other end, or raise handshake-timeout.\n");
+    }
+}
+
+static bool link_chardev_ok(CharBackend *chr, Error **errp)
+{
+    Chardev *driver = qemu_chr_fe_get_driver(chr);
+    SocketChardev *socket;
+
+    if (!object_dynamic_cast(OBJECT(driver), TYPE_CHARDEV_SOCKET)) {
+        error_setg(errp, "chardev '%s' cannot pass file descriptors",
+                   driver->label);
+        error_append_hint(errp, "Use -chardev socket,path=PATH,id=ID with the "
+                          "path of an ivshmem server.\n");
+        return false;
+    }
+    socket = SOCKET_CHARDEV(driver);
+    if (!qemu_chr_fe_backend_open(chr) && !socket->is_listen &&
+        !socket->reconnect_time_ms) {
+        error_setg(errp, "chardev '%s' is not connected to an ivshmem server "
+                   "any more", driver->label);
+        error_append_hint(errp, "Remove and add it again, or give it "
+                          "reconnect-ms.\n");
+        return false;
+    }
+    return true;
+}
+
+IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
+                              unsigned max_vectors, uint32_t timeout_ms,
+                              const IvshmemLinkOps *ops, void *opaque,
+                              Error **errp)
+{
+    IvshmemLink *link;
+
+    if (!link_chardev_ok(chr, errp)) {
+        return NULL;
+    }
+    link = g_new0(IvshmemLink, 1);
+    link->chr = chr;
+    link->name = g_strdup(name);
+    link->max_vectors = max_vectors;
+    link->ops = ops;
+    link->opaque = opaque;
+
+    link_handshake(link, timeout_ms);
+    if (link->error) {
+        error_propagate_prepend(errp, g_steal_pointer(&link->error),
+                                "chardev '%s': ",
+                                qemu_chr_fe_get_driver(chr)->label);
+        ivshmem_link_free(link);
+        return NULL;
+    }
+    link_listen(link, NULL, false);
+    return link;
+}
+
+void ivshmem_link_free(IvshmemLink *link)
+{
+    if (!link) {
+        return;
+    }
+    qemu_chr_fe_set_handlers(link->chr, NULL, NULL, NULL, NULL, NULL, NULL,
+                             true);
+    link_end_session(link);
+    qemu_chr_fe_disconnect(link->chr);
+    g_free(link->name);
+    g_free(link);
+}
+
+bool ivshmem_link_connected(const IvshmemLink *link)
+{
+    return link->session != NULL;
+}

@@ -1,0 +1,377 @@
+/*
+ * ivshmem: the peers a guest may ring.
+ *
+ * Owns the peers' event notifiers and, under KVM, their ioeventfds.  Not
+ * responsible for how peers are learnt (ivshmem-link.c), nor for our own
+ * vectors (ivshmem-msix.c).
+ *
+ * The guest's vCPUs read the table under RCU; everything else runs under the
+ * big lock.  Changes to ioeventfds are collected for IVSHMEM_PEERS_FLUSH_MS,
+ * so that all vectors of a peer, and all peers that come and go together, cost
+ * one memory transaction.  Until then a doorbell takes the slower path through
+ * ivshmem_peers_ring(), which reaches the same eventfd.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/event_notifier.h"
+#include "qemu/qht.h"
+#include "qemu/queue.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "hw/misc/ivshmem.h"
+#include "ivshmem-peers.h"
+#include "trace.h"
+
+/* A few hundred peers arrive in this time; nobody notices it otherwise. */
+#define IVSHMEM_PEERS_FLUSH_MS 1
+
+typedef struct PeerVector {
+    struct rcu_head rcu;
+    EventNotifier notifier;
+    uint32_t doorbell;          /* the value that rings it */
+    bool mapped;                /* is an ioeventfd */
+    QTAILQ_ENTRY(PeerVector) change;
+} PeerVector;
+
+typedef QTAILQ_HEAD(, PeerVector) PeerVectorList;
+
+/* What a vCPU reads: @n grows, @vector[] does not move. */
+typedef struct PeerSlots {
+    struct rcu_head rcu;
+    unsigned n;
+    unsigned allocated;
+    PeerVector *vector[];
+} PeerSlots;
+
+typedef struct Peer {
+    struct rcu_head rcu;
+    uint16_t id;
+    PeerSlots *slots;
+    unsigned listed;            /* vectors announced by the latest list */
+    unsigned generation;        /* of that list */
+    int64_t expires;            /* ms; 0: is listed */
+    QTAILQ_ENTRY(Peer) next;
+} Peer;
+
+struct IvshmemPeers {
+    struct rcu_head rcu;
+    struct qht table;
+    QTAILQ_HEAD(, Peer) list;
+    MemoryRegion *doorbell;
+    PeerVectorList to_map;
+    PeerVectorList to_unmap;
+    QEMUTimer *flush;
+    QEMUTimer *linger;
+    unsigned generation;
+};
+
+static bool peer_equal(const void *a, const void *b)
+{
+    return ((const Peer *)a)->id == ((const Peer *)b)->id;
+}
+
+static bool peer_has_id(const void *peer, const void *id)
+{
+    return ((const Peer *)peer)->id == *(const uint16_t *)id;
+}
+
+/* Ids are dense: a multiplicative hash spreads them over the buckets. */
+static uint32_t peer_hash(uint16_t id)
+{
+    return id * 0x9e3779b1u;
+}
+
+static Peer *peers_find(const IvshmemPeers *peers, uint16_t id)
+{
+    return qht_lookup_custom(&peers->table, &id, peer_hash(id), peer_has_id);
+}
+
+/* Vectors */
+
+static void peer_vector_free(PeerVector *vector)
+{
+    event_notifier_cleanup(&vector->notifier);
+    g_free(vector);
+}
+
+static void peers_schedule_flush(IvshmemPeers *peers)
+{
+    if (!timer_pending(peers->flush)) {
+        timer_mod(peers->flush, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
+                                IVSHMEM_PEERS_FLUSH_MS);
+    }
+}
+
+static void peers_flush(void *opaque)
+{
+    IvshmemPeers *peers = opaque;
+    PeerVector *v, *next;
+    unsigned mapped = 0, unmapped = 0;
+
+    timer_del(peers->flush);
+    if (QTAILQ_EMPTY(&peers->to_map) && QTAILQ_EMPTY(&peers->to_unmap)) {
+        return;
+    }
+    memory_region_transaction_begin();
+    QTAILQ_FOREACH(v, &peers->to_unmap, change) {
+        memory_region_del_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
+                                  IVSHMEM_REG_SIZE, true, v->doorbell,
+                                  &v->notifier);
+        unmapped++;
+    }
+    QTAILQ_FOREACH_SAFE(v, &peers->to_map, change, next) {
+        QTAILQ_REMOVE(&peers->to_map, v, change);
+        memory_region_add_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
+                                  IVSHMEM_REG_SIZE, true, v->doorbell,
+                                  &v->notifier);
+        v->mapped = true;
+        mapped++;
+    }
+    memory_region_transaction_commit();
+    QTAILQ_FOREACH_SAFE(v, &peers->to_unmap, change, next) {
+        QTAILQ_REMOVE(&peers->to_unmap, v, change);
+        call_rcu(v, peer_vector_free, rcu);
+    }
+    trace_ivshmem_ioeventfds(mapped, unmapped);
+}
+
+static PeerVector *peer_vector_new(IvshmemPeers *peers, uint32_t doorbell,
+                                   int fd)
+{
+    PeerVector *v = g_new0(PeerVector, 1);
+
+    event_notifier_init_fd(&v->notifier, fd);
+    v->doorbell = doorbell;
+    if (peers->doorbell) {
+        QTAILQ_INSERT_TAIL(&peers->to_map, v, change);
+        peers_schedule_flush(peers);
+    }
+    return v;
+}
+
+/* vCPUs may still be ringing @vector: it goes when they have finished. */
+static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
+{
+    if (!v) {
+        return;
+    }
+    if (v->mapped) {
+        QTAILQ_INSERT_TAIL(&peers->to_unmap, v, change);
+        peers_schedule_flush(peers);
+        return;
+    }
+    if (peers->doorbell) {
+        QTAILQ_REMOVE(&peers->to_map, v, change);
+    }
+    call_rcu(v, peer_vector_free, rcu);
+}
+
+/* Slots */
+
+static PeerSlots *peer_slots_new(unsigned allocated)
+{
+    PeerSlots *slots = g_malloc0(sizeof(*slots) +
+                                 allocated * sizeof(slots->vector[0]));
+
+    slots->allocated = allocated;
+    return slots;
+}
+
+static PeerSlots *peer_slots_reserve(Peer *peer, unsigned n)
+{
+    PeerSlots *old = peer->slots, *slots;
+
+    if (n <= old->allocated) {
+        return old;
+    }
+    slots = peer_slots_new(MAX(n, 2 * old->allocated));
+    memcpy(slots->vector, old->vector, old->n * sizeof(old->vector[0]));
+    slots->n = old->n;
+    qatomic_rcu_set(&peer->slots, slots);
+    g_free_rcu(old, rcu);
+    return slots;
+}
+
+static void peer_truncate(IvshmemPeers *peers, Peer *peer, unsigned n)
+{
+    PeerSlots *slots = peer->slots;
+    unsigned old = slots->n;
+
+    if (n >= old) {
+        return;
+    }
+    qatomic_set(&slots->n, n);
+    for (unsigned i = n; i < old; i++) {
+        PeerVector *v = slots->vector[i];
+
+        qatomic_rcu_set(&slots->vector[i], NULL);
+        peer_vector_drop(peers, v);
+    }
+}
+
+/* Peers */
+
+static Peer *peers_add(IvshmemPeers *peers, uint16_t id)
+{
+    Peer *peer = g_new0(Peer, 1);
+
+    peer->id = id;
+    peer->slots = peer_slots_new(1);
+    QTAILQ_INSERT_TAIL(&peers->list, peer, next);
+    qht_insert(&peers->table, peer, peer_hash(id), NULL);
+    return peer;
+}
+
+static void peers_remove(IvshmemPeers *peers, Peer *peer)
+{
+    qht_remove(&peers->table, peer, peer_hash(peer->id));
+    QTAILQ_REMOVE(&peers->list, peer, next);
+    peer_truncate(peers, peer, 0);
+    g_free_rcu(peer->slots, rcu);
+    g_free_rcu(peer, rcu);
+}
+
+void ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
+                              uint32_t vector, int fd)
+{
+    Peer *peer = peers_find(peers, id) ?: peers_add(peers, id);
+    PeerSlots *slots = peer_slots_reserve(peer, vector + 1);
+    PeerVector *old = slots->vector[vector];
+
+    qatomic_rcu_set(&slots->vector[vector],
+                    peer_vector_new(peers, ivshmem_doorbell_value(id, vector),
+                                    fd));
+    if (vector >= slots->n) {
+        qatomic_store_release(&slots->n, vector + 1);
+    }
+    peer_vector_drop(peers, old);
+    peer->generation = peers->generation;
+    peer->listed = vector + 1;
+    peer->expires = 0;
+}
+
+bool ivshmem_peers_leave(IvshmemPeers *peers, uint16_t id)
+{
+    Peer *peer = peers_find(peers, id);
+
+    if (!peer) {
+        return false;
+    }
+    peers_remove(peers, peer);
+    return true;
+}
+
+bool ivshmem_peers_ring(IvshmemPeers *peers, uint16_t id, uint16_t vector)
+{
+    Peer *peer;
+    PeerSlots *slots;
+    PeerVector *v = NULL;
+
+    RCU_READ_LOCK_GUARD();
+    peer = peers_find(peers, id);
+    if (!peer) {
+        return false;
+    }
+    slots = qatomic_rcu_read(&peer->slots);
+    if (vector < qatomic_load_acquire(&slots->n)) {
+        v = qatomic_rcu_read(&slots->vector[vector]);
+    }
+    if (!v) {
+        return false;
+    }
+    event_notifier_set(&v->notifier);
+    return true;
+}
+
+/* Lists after a reconnection */
+
+void ivshmem_peers_list_begin(IvshmemPeers *peers)
+{
+    peers->generation++;
+}
+
+static void peers_expire(void *opaque)
+{
+    IvshmemPeers *peers = opaque;
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    int64_t first = INT64_MAX;
+    Peer *peer, *next;
+
+    QTAILQ_FOREACH_SAFE(peer, &peers->list, next, next) {
+        if (peer->expires && peer->expires <= now) {
+            trace_ivshmem_peer_expired(peer->id);
+            peers_remove(peers, peer);
+        } else if (peer->expires) {
+            first = MIN(first, peer->expires);
+        }
+    }
+    if (first != INT64_MAX) {
+        timer_mod(peers->linger, first);
+    }
+}
+
+void ivshmem_peers_list_end(IvshmemPeers *peers)
+{
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    Peer *peer;
+
+    QTAILQ_FOREACH(peer, &peers->list, next) {
+        if (peer->generation == peers->generation) {
+            peer_truncate(peers, peer, peer->listed);
+        } else if (!peer->expires) {
+            peer->expires = now + IVSHMEM_PEERS_LINGER_MS;
+        }
+    }
+    peers_expire(peers);
+}
+
+void ivshmem_peers_foreach(IvshmemPeers *peers, IvshmemPeersVisitor *visit,
+                           void *opaque)
+{
+    Peer *peer;
+
+    QTAILQ_FOREACH(peer, &peers->list, next) {
+        if (!peer->expires) {
+            visit(peer->id, peer->slots->n, opaque);
+        }
+    }
+}
+
+/* Life */
+
+IvshmemPeers *ivshmem_peers_new(MemoryRegion *doorbell)
+{
+    IvshmemPeers *peers = g_new0(IvshmemPeers, 1);
+
+    qht_init(&peers->table, peer_equal, 16, QHT_MODE_AUTO_RESIZE);
+    QTAILQ_INIT(&peers->list);
+    QTAILQ_INIT(&peers->to_map);
+    QTAILQ_INIT(&peers->to_unmap);
+    peers->doorbell = doorbell;
+    peers->flush = timer_new_ms(QEMU_CLOCK_REALTIME, peers_flush, peers);
+    peers->linger = timer_new_ms(QEMU_CLOCK_REALTIME, peers_expire, peers);
+    return peers;
+}
+
+static void peers_reclaim(IvshmemPeers *peers)
+{
+    qht_destroy(&peers->table);
+    g_free(peers);
+}
+
+void ivshmem_peers_free(IvshmemPeers *peers)
+{
+    Peer *peer, *next;
+
+    if (!peers) {
+        return;
+    }
+    QTAILQ_FOREACH_SAFE(peer, &peers->list, next, next) {
+        peers_remove(peers, peer);
+    }
+    peers_flush(peers);
+    timer_free(peers->flush);
+    timer_free(peers->linger);
+    call_rcu(peers, peers_reclaim, rcu);
+}

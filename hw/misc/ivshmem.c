@@ -1,0 +1,351 @@
+/*
+ * Inter-VM shared memory: registers, BARs and migration of both PCI devices,
+ * and ivshmem-plain.
+ *
+ * docs/specs/ivshmem-spec.rst is what it implements.  ivshmem-doorbell, with
+ * all that concerns servers, peers and interrupts, is in ivshmem-doorbell.c.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qemu/error-report.h"
+#include "qemu/host-utils.h"
+#include "qemu/log.h"
+#include "qemu/module.h"
+#include "hw/misc/ivshmem.h"
+#include "hw/qdev-properties.h"
+#include "hw/qdev-properties-system.h"
+#include "migration/blocker.h"
+#include "migration/vmstate.h"
+#include "system/hostmem.h"
+#include "ivshmem-common.h"
+#include "trace.h"
+
+#define TYPE_IVSHMEM_PLAIN "ivshmem-plain"
+OBJECT_DECLARE_SIMPLE_TYPE(IvshmemPlainState, IVSHMEM_PLAIN)
+
+struct IvshmemPlainState {
+    IvshmemState parent_obj;
+
+    HostMemoryBackend *memdev;
+};
+
+/* Registers */
+
+static uint64_t ivshmem_read(void *opaque, hwaddr addr, unsigned size)
+{
+    IvshmemState *s = opaque;
+    uint64_t value = 0;
+
+    switch (addr & ~(hwaddr)(IVSHMEM_REG_SIZE - 1)) {
+    case IVSHMEM_REG_INTR_MASK:
+        value = qatomic_read(&s->intr_mask);
+        break;
+    case IVSHMEM_REG_INTR_STATUS:
+        value = qatomic_xchg(&s->intr_status, 0);
+        break;
+    case IVSHMEM_REG_IV_POSITION:
+        value = qatomic_read(&s->id);
+        break;
+    default:
+        break;                  /* Doorbell and reserved: 0 */
+    }
+    trace_ivshmem_read(s->parent_obj.name, addr, value);
+    return value;
+}
+
+static void ivshmem_ring(IvshmemState *s, uint32_t value)
+{
+    IvshmemPeers *peers = qatomic_rcu_read(&s->peers);
+    uint16_t id = ivshmem_doorbell_peer(value);
+    uint16_t vector = ivshmem_doorbell_vector(value);
+
+    if (peers && ivshmem_peers_ring(peers, id, vector)) {
+        trace_ivshmem_doorbell(s->parent_obj.name, id, vector);
+        return;
+    }
+    trace_ivshmem_doorbell_ignored(s->parent_obj.name, id, vector);
+    qemu_log_mask(LOG_GUEST_ERROR, "%s: doorbell rung for vector %u of peer "
+                  "%u, which is not connected\n", s->parent_obj.name, vector,
+                  id);
+}
+
+static void ivshmem_write(void *opaque, hwaddr addr, uint64_t value,
+                          unsigned size)
+{
+    IvshmemState *s = opaque;
+
+    trace_ivshmem_write(s->parent_obj.name, addr, value);
+    switch (addr & ~(hwaddr)(IVSHMEM_REG_SIZE - 1)) {
+    case IVSHMEM_REG_INTR_MASK:
+        qatomic_set(&s->intr_mask, value);
+        break;
+    case IVSHMEM_REG_INTR_STATUS:
+        qatomic_set(&s->intr_status, value);
+        break;
+    case IVSHMEM_REG_DOORBELL:
+        ivshmem_ring(s, value);
+        break;
+    default:
+        qemu_log_mask(LOG_GUEST_ERROR, "%s: write to read-only or reserved "
+                      "register 0x%" HWADDR_PRIx "\n", s->parent_obj.name,
+                      addr);
+        break;
+    }
+}
+
+static const MemoryRegionOps ivshmem_ops = {
+    .read = ivshmem_read,
+    .write = ivshmem_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .impl = {
+        .min_access_size = IVSHMEM_REG_SIZE,
+        .max_access_size = IVSHMEM_REG_SIZE,
+    },
+};
+
+/* What both devices have */
+
+bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
+{
+    if (is_power_of_2(size)) {
+        return true;
+    }
+    error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR needs "
+               "a power of two", what, size);
+    if (size == 0 || size > INT64_MAX / 2 + 1) {
+        error_append_hint(errp, "Give it a size.\n");
+    } else {
+        error_append_hint(errp, "The next power of two is %" PRIu64 ".\n",
+                          pow2ceil(size));
+    }
+    return false;
+}
+
+static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
+{
+    DeviceState *dev = DEVICE(s);
+    bool master = s->master == ON_OFF_AUTO_ON ||
+                  (s->master == ON_OFF_AUTO_AUTO && s->id == 0);
+
+    if (s->master == ON_OFF_AUTO_ON && s->id != 0) {
+        error_setg(errp, "master=on needs peer ID 0, and the server gave this "
+                   "device %u", s->id);
+        error_append_hint(errp, "Connect the master first, or use "
+                          "master=auto.\n");
+        return false;
+    }
+    if (master) {
+        return true;
+    }
+    error_setg(&s->migration_blocker,
+               "device '%s' (%s) is in peer mode: its memory belongs to the "
+               "master of the group; unplug it before the migration, or use "
+               "master=on", dev->id ?: "", object_get_typename(OBJECT(s)));
+    return migrate_add_blocker(&s->migration_blocker, errp) == 0;
+}
+
+bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
+                            Error **errp)
+{
+    PCIDevice *pci = PCI_DEVICE(s);
+
+    if (!ivshmem_realize_role(s, errp)) {
+        return false;
+    }
+    pci_register_bar(pci, IVSHMEM_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY,
+                     &s->registers);
+    pci_register_bar(pci, IVSHMEM_BAR_SHM,
+                     PCI_BASE_ADDRESS_SPACE_MEMORY |
+                     PCI_BASE_ADDRESS_MEM_PREFETCH |
+                     PCI_BASE_ADDRESS_MEM_TYPE_64, memory);
+    vmstate_register_ram(memory, DEVICE(s));
+    s->memory = memory;
+    trace_ivshmem_realize(pci->name, s->id, memory_region_size(memory));
+    return true;
+}
+
+void ivshmem_cleanup(IvshmemState *s)
+{
+    if (s->memory) {
+        vmstate_unregister_ram(s->memory, DEVICE(s));
+        s->memory = NULL;
+    }
+    if (s->migration_blocker) {
+        migrate_del_blocker(&s->migration_blocker);
+    }
+    s->id = 0;
+}
+
+void ivshmem_reset_hold(Object *obj, ResetType type)
+{
+    IvshmemState *s = IVSHMEM_COMMON(obj);
+
+    qatomic_set(&s->intr_mask, 0);
+    qatomic_set(&s->intr_status, 0);
+    trace_ivshmem_reset(s->parent_obj.name);
+}
+
+static void ivshmem_get_region_size(Object *obj, Visitor *v, const char *name,
+                                    void *opaque, Error **errp)
+{
+    IvshmemState *s = IVSHMEM_COMMON(obj);
+    uint64_t size = s->memory ? memory_region_size(s->memory) : 0;
+
+    visit_type_size(v, name, &size, errp);
+}
+
+static void ivshmem_get_peer_id(Object *obj, Visitor *v, const char *name,
+                                void *opaque, Error **errp)
+{
+    visit_type_uint16(v, name, &IVSHMEM_COMMON(obj)->id, errp);
+}
+
+static void ivshmem_common_init(Object *obj)
+{
+    IvshmemState *s = IVSHMEM_COMMON(obj);
+
+    memory_region_init_io(&s->registers, obj, &ivshmem_ops, s,
+                          "ivshmem-registers", IVSHMEM_REG_BAR_SIZE);
+}
+
+static void ivshmem_common_class_init(ObjectClass *klass, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(klass);
+    ResettableClass *rc = RESETTABLE_CLASS(klass);
+    PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
+
+    pc->vendor_id = IVSHMEM_PCI_VENDOR_ID;
+    pc->device_id = IVSHMEM_PCI_DEVICE_ID;
+    pc->class_id = PCI_CLASS_MEMORY_RAM;
+    pc->revision = IVSHMEM_PCI_REVISION;
+    rc->phases.hold = ivshmem_reset_hold;
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+    dc->desc = "Inter-VM shared memory";
+    object_class_property_add(klass, "region-size", "size",
+                              ivshmem_get_region_size, NULL, NULL, NULL);
+    object_class_property_set_description(klass, "region-size",
+        "Size of the shared memory in bytes; 0 until realized");
+    object_class_property_add(klass, "peer-id", "uint16",
+                              ivshmem_get_peer_id, NULL, NULL, NULL);
+    object_class_property_set_description(klass, "peer-id",
+        "This device's peer ID, as in its IVPosition register");
+}
+
+static const TypeInfo ivshmem_common_info = {
+    .name = TYPE_IVSHMEM_COMMON,
+    .parent = TYPE_PCI_DEVICE,
+    .instance_size = sizeof(IvshmemState),
+    .instance_init = ivshmem_common_init,
+    .abstract = true,
+    .class_init = ivshmem_common_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { INTERFACE_CONVENTIONAL_PCI_DEVICE },
+        { },
+    },
+};
+
+/* ivshmem-plain */
+
+static bool ivshmem_plain_check(IvshmemPlainState *p, Error **errp)
+{
+    g_autofree char *name = NULL;
+    g_autofree char *what = NULL;
+
+    if (!p->memdev) {
+        error_setg(errp, "You must specify a 'memdev'");
+        return false;
+    }
+    name = object_get_canonical_path_component(OBJECT(p->memdev));
+    if (host_memory_backend_is_mapped(p->memdev)) {
+        error_setg(errp, "memdev '%s' is already in use by another device",
+                   name);
+        error_append_hint(errp, "Give each device a memory backend of its "
+                          "own; two may name the same file.\n");
+        return false;
+    }
+    what = g_strdup_printf("memdev '%s'", name);
+    if (!ivshmem_check_size(
+            memory_region_size(host_memory_backend_get_memory(p->memdev)),
+            what, errp)) {
+        return false;
+    }
+    if (!p->memdev->share) {
+        warn_report("%s has share=off: this device shares nothing with other "
+                    "VMs, use share=on", what);
+    }
+    return true;
+}
+
+static void ivshmem_plain_exit(PCIDevice *pci)
+{
+    IvshmemPlainState *p = IVSHMEM_PLAIN(pci);
+
+    if (p->parent_obj.memory) {
+        host_memory_backend_set_mapped(p->memdev, false);
+    }
+    ivshmem_cleanup(&p->parent_obj);
+}
+
+static void ivshmem_plain_realize(PCIDevice *pci, Error **errp)
+{
+    IvshmemPlainState *p = IVSHMEM_PLAIN(pci);
+
+    if (!ivshmem_plain_check(p, errp)) {
+        return;
+    }
+    if (!ivshmem_realize_memory(&p->parent_obj,
+                                host_memory_backend_get_memory(p->memdev),
+                                errp)) {
+        ivshmem_plain_exit(pci);
+        return;
+    }
+    host_memory_backend_set_mapped(p->memdev, true);
+}
+
+static const VMStateDescription ivshmem_plain_vmstate = {
+    .name = TYPE_IVSHMEM_PLAIN,
+    .version_id = 0,
+    .minimum_version_id = 0,
+    .fields = (const VMStateField[]) {
+        VMSTATE_PCI_DEVICE(parent_obj.parent_obj, IvshmemPlainState),
+        VMSTATE_UINT32(parent_obj.intr_status, IvshmemPlainState),
+        VMSTATE_UINT32(parent_obj.intr_mask, IvshmemPlainState),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
+static const Property ivshmem_plain_properties[] = {
+    DEFINE_PROP_ON_OFF_AUTO("master", IvshmemPlainState, parent_obj.master,
+                            ON_OFF_AUTO_OFF),
+    DEFINE_PROP_LINK("memdev", IvshmemPlainState, memdev, TYPE_MEMORY_BACKEND,
+                     HostMemoryBackend *),
+};
+
+static void ivshmem_plain_class_init(ObjectClass *klass, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(klass);
+    PCIDeviceClass *pc = PCI_DEVICE_CLASS(klass);
+
+    pc->realize = ivshmem_plain_realize;
+    pc->exit = ivshmem_plain_exit;
+    dc->vmsd = &ivshmem_plain_vmstate;
+    device_class_set_props(dc, ivshmem_plain_properties);
+}
+
+static const TypeInfo ivshmem_plain_info = {
+    .name = TYPE_IVSHMEM_PLAIN,
+    .parent = TYPE_IVSHMEM_COMMON,
+    .instance_size = sizeof(IvshmemPlainState),
+    .class_init = ivshmem_plain_class_init,
+};
+
+static void ivshmem_register_types(void)
+{
+    type_register_static(&ivshmem_common_info);
+    type_register_static(&ivshmem_plain_info);
+}
+
+type_init(ivshmem_register_types)
