@@ -15,6 +15,7 @@
 #include "qemu/range.h"
 #include "chardev/char-fe.h"
 #include "hw/misc/ivshmem.h"
+#include "hw/pci/msi.h"
 #include "hw/pci/msix.h"
 #include "hw/qdev-properties.h"
 #include "hw/qdev-properties-system.h"
@@ -238,7 +239,6 @@ static void ivshmem_doorbell_exit(PCIDevice *pci)
 {
     IvshmemDoorbellState *d = IVSHMEM_DOORBELL(pci);
     IvshmemState *s = &d->parent_obj;
-    IvshmemPeers *peers = s->peers;
 
     ivshmem_link_free(g_steal_pointer(&d->link));
     if (d->vm_state) {
@@ -248,8 +248,7 @@ static void ivshmem_doorbell_exit(PCIDevice *pci)
         msix_unset_vector_notifiers(pci);
         ivshmem_msix_free(g_steal_pointer(&d->msix));
     }
-    qatomic_rcu_set(&s->peers, NULL);
-    ivshmem_peers_free(peers);
+    ivshmem_peers_free(g_steal_pointer(&s->peers));
     ivshmem_cleanup(s);
     g_free(g_steal_pointer(&d->name));
 }

@@ -58,11 +58,10 @@ static uint64_t ivshmem_read(void *opaque, hwaddr addr, unsigned size)
 
 static void ivshmem_ring(IvshmemState *s, uint32_t value)
 {
-    IvshmemPeers *peers = qatomic_rcu_read(&s->peers);
     uint16_t id = ivshmem_doorbell_peer(value);
     uint16_t vector = ivshmem_doorbell_vector(value);
 
-    if (peers && ivshmem_peers_ring(peers, id, vector)) {
+    if (s->peers && ivshmem_peers_ring(s->peers, id, vector)) {
         trace_ivshmem_doorbell(s->parent_obj.name, id, vector);
         return;
     }
@@ -251,7 +250,7 @@ static const TypeInfo ivshmem_common_info = {
 
 static bool ivshmem_plain_check(IvshmemPlainState *p, Error **errp)
 {
-    g_autofree char *name = NULL;
+    const char *name;
     g_autofree char *what = NULL;
 
     if (!p->memdev) {
