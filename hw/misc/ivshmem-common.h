@@ -30,9 +30,12 @@ struct IvshmemState {
 /* Whether @size bytes can be a BAR; @what names them for @errp. */
 bool ivshmem_check_size(uint64_t size, const char *what, Error **errp);
 
+/* BAR0.  Cannot fail. */
+void ivshmem_realize_registers(IvshmemState *s);
+
 /*
- * Role and BARs, with @memory as BAR2.  The last step of realize: once it has
- * succeeded, nothing fails any more.
+ * The device's role in migration, and @memory as BAR2.  The last step of
+ * realize: once it has succeeded, nothing fails any more.
  */
 bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                             Error **errp);

@@ -276,6 +276,7 @@ static bool ivshmem_doorbell_realize_steps(IvshmemDoorbellState *d,
 {
     IvshmemState *s = &d->parent_obj;
 
+    ivshmem_realize_registers(s);
     if (!ivshmem_doorbell_realize_msix(d, errp)) {
         return false;
     }

@@ -11,6 +11,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "chardev/char.h"
 #include "chardev/char-socket.h"
 #include "io/task.h"
@@ -31,6 +32,7 @@ struct IvshmemLink {
     bool listed;
     bool handshake;             /* errors go to @error, not to the user */
     bool warned;                /* said once until a connection works again */
+    QEMUBH *closed;
     Error *error;
 };
 
@@ -261,19 +263,29 @@ static SocketChardev *link_socket(const IvshmemLink *link)
     return SOCKET_CHARDEV(qemu_chr_fe_get_driver(link->chr));
 }
 
-static void link_closed(IvshmemLink *link)
+static void link_report_closed(void *opaque)
 {
     Error *err = NULL;
 
+    error_setg(&err, "the server closed the connection");
+    link_report(opaque, err);
+}
+
+/*
+ * A first handshake waits for the next attempt if there will be one.  Later,
+ * the report waits for the main loop, so that QEMU's own end, when chardevs
+ * close as well, is not reported.
+ */
+static void link_closed(IvshmemLink *link)
+{
     if (!link->session) {
         return;
     }
-    /* A first handshake waits for the next attempt if there will be one. */
-    if (!link->handshake || !link_socket(link)->reconnect_time_ms) {
-        error_setg(&err, link->has_memory
-                   ? "the server closed the connection"
-                   : "the server closed the connection during the handshake");
-        link_report(link, err);
+    if (!link->handshake) {
+        qemu_bh_schedule(link->closed);
+    } else if (!link_socket(link)->reconnect_time_ms) {
+        error_setg(&link->error,
+                   "the server closed the connection during the handshake");
     }
     link_end_session(link);
 }
@@ -408,6 +420,7 @@ IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
     link->max_vectors = max_vectors;
     link->ops = ops;
     link->opaque = opaque;
+    link->closed = qemu_bh_new(link_report_closed, link);
 
     link_handshake(link, timeout_ms);
     if (link->error) {
@@ -430,6 +443,7 @@ void ivshmem_link_free(IvshmemLink *link)
                              true);
     link_end_session(link);
     qemu_chr_fe_disconnect(link->chr);
+    qemu_bh_delete(link->closed);
     g_free(link->name);
     g_free(link);
 }

@@ -146,6 +146,14 @@ static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
     return migrate_add_blocker(&s->migration_blocker, errp) == 0;
 }
 
+void ivshmem_realize_registers(IvshmemState *s)
+{
+    memory_region_init_io(&s->registers, OBJECT(s), &ivshmem_ops, s,
+                          "ivshmem-registers", IVSHMEM_REG_BAR_SIZE);
+    pci_register_bar(PCI_DEVICE(s), IVSHMEM_BAR_REGS,
+                     PCI_BASE_ADDRESS_SPACE_MEMORY, &s->registers);
+}
+
 bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                             Error **errp)
 {
@@ -154,8 +162,6 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
     if (!ivshmem_realize_role(s, errp)) {
         return false;
     }
-    pci_register_bar(pci, IVSHMEM_BAR_REGS, PCI_BASE_ADDRESS_SPACE_MEMORY,
-                     &s->registers);
     pci_register_bar(pci, IVSHMEM_BAR_SHM,
                      PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |
@@ -202,14 +208,6 @@ static void ivshmem_get_peer_id(Object *obj, Visitor *v, const char *name,
     visit_type_uint16(v, name, &IVSHMEM_COMMON(obj)->id, errp);
 }
 
-static void ivshmem_common_init(Object *obj)
-{
-    IvshmemState *s = IVSHMEM_COMMON(obj);
-
-    memory_region_init_io(&s->registers, obj, &ivshmem_ops, s,
-                          "ivshmem-registers", IVSHMEM_REG_BAR_SIZE);
-}
-
 static void ivshmem_common_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
@@ -237,7 +235,6 @@ static const TypeInfo ivshmem_common_info = {
     .name = TYPE_IVSHMEM_COMMON,
     .parent = TYPE_PCI_DEVICE,
     .instance_size = sizeof(IvshmemState),
-    .instance_init = ivshmem_common_init,
     .abstract = true,
     .class_init = ivshmem_common_class_init,
     .interfaces = (InterfaceInfo[]) {
@@ -295,6 +292,7 @@ static void ivshmem_plain_realize(PCIDevice *pci, Error **errp)
     if (!ivshmem_plain_check(p, errp)) {
         return;
     }
+    ivshmem_realize_registers(&p->parent_obj);
     if (!ivshmem_realize_memory(&p->parent_obj,
                                 host_memory_backend_get_memory(p->memdev),
                                 errp)) {
