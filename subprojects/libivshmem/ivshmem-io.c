@@ -112,11 +112,10 @@ static void io_fill(struct msghdr *msg, IoMessage *m, const IvshmemFrame *frame)
     m->iov = (struct iovec) { m->bytes, IVSHMEM_FRAME_SIZE };
     *msg = (struct msghdr) { .msg_iov = &m->iov, .msg_iovlen = 1 };
     if (frame->fd >= 0) {
-        m->control.header = (struct cmsghdr) {
-            .cmsg_level = SOL_SOCKET,
-            .cmsg_type = SCM_RIGHTS,
-            .cmsg_len = CMSG_LEN(sizeof(int)),
-        };
+        memset(&m->control, 0, sizeof(m->control));
+        m->control.header.cmsg_level = SOL_SOCKET;
+        m->control.header.cmsg_type = SCM_RIGHTS;
+        m->control.header.cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(&m->control.header), &frame->fd, sizeof(int));
         msg->msg_control = &m->control;
         msg->msg_controllen = sizeof(m->control);
