@@ -235,8 +235,14 @@ static struct rlimit fds_limit(unsigned room)
 /* Out of descriptors: the loss is noticed, nothing is leaked. */
 static void test_ctrunc(void)
 {
-    int event = ivshmem_io_eventfd();
+    const char *preload = g_getenv("LD_PRELOAD");
+    int event;
 
+    if (preload && strstr(preload, "vgpreload")) {
+        g_test_skip("valgrind keeps limits of its own, the kernel has none");
+        return;
+    }
+    event = ivshmem_io_eventfd();
     for (unsigned room = 0; room < 2; room++) {
         Pair pair = pair_new();
         uint8_t bytes[IVSHMEM_FRAME_SIZE] = { 0 };
