@@ -177,7 +177,10 @@ static void test_set_nonblock(void)
     g_assert_cmpint(ivshmem_io_set_nonblock(fd), ==, 0);
     g_assert_true(fcntl(other, F_GETFL) & O_NONBLOCK);
     g_assert_cmpint(ivshmem_io_set_nonblock(fd), ==, 0);
-    g_assert_cmpint(fcntl(fd, F_GETFL) & O_ACCMODE, ==, O_RDWR);
+    g_assert_cmpint(fcntl(fd, F_SETFL, O_APPEND), ==, 0);
+    g_assert_cmpint(ivshmem_io_set_nonblock(fd), ==, 0);
+    g_assert_cmphex(fcntl(fd, F_GETFL) & (O_APPEND | O_NONBLOCK | O_ACCMODE),
+                    ==, O_APPEND | O_NONBLOCK | O_RDWR);
     ivshmem_fd_close(&fd);
     ivshmem_fd_close(&other);
     g_assert_cmpint(ivshmem_io_set_nonblock(fd), ==, -EBADF);

@@ -129,6 +129,29 @@ static void test_reserved_given_back(void)
     world_free(world);
 }
 
+/* ANY is never served from below first_id, or with a reserved id. */
+static void test_any_is_picky(void)
+{
+    World *world = world_new(IVSHMEM_ID_MAX - 1);
+    Reader *below = world_join(world, 5, 1, false);
+    Reader *one = world_join(world, ANY, 1, false);
+    Reader *two = world_join(world, ANY, 1, false);
+
+    world_leave(world, below);
+    g_assert_null(world_join(world, ANY, 1, false));
+    world_leave(world, one);
+    world_reserve(world, IVSHMEM_ID_MAX - 1, true);     /* free, but used */
+    g_assert_null(world_join(world, ANY, 1, false));
+    world_reserve(world, IVSHMEM_ID_MAX, true);         /* in use */
+    world_leave(world, two);
+    g_assert_null(world_join(world, ANY, 1, false));
+    world_reserve(world, IVSHMEM_ID_MAX, false);
+    two = world_join(world, IVSHMEM_ID_MAX, 1, false);  /* asked for by name */
+    g_assert_nonnull(two);
+    g_assert_null(world_join(world, ANY, 1, false));
+    world_free(world);
+}
+
 /* 65,536 peers, and no more; then the one id that is free again. */
 static void test_exhaustion(void)
 {
@@ -256,8 +279,39 @@ static void test_memory_bounded(void)
         ivshmem_member_sent(registry, reading, 1000);
         g_assert_cmpuint(ivshmem_member_queued(reading), ==, 0);
     }
-    g_assert_cmpuint(heap_bytes(), <, before + 16384);
+    /* With a departure in the log, known to one and unknown to the other. */
+    g_assert_cmpint(join_as(registry, 2, &guest), ==, 0);
+    ivshmem_member_sent(registry, reading, 1000);
+    leave(registry, guest);
+    g_assert_cmpuint(heap_bytes(), <, before + 4096);
     g_assert_cmpuint(ivshmem_member_backlog(stuck), ==, 1);
+    leave_all(registry);
+}
+
+/* Departures that nobody is left to be told of go as well. */
+static void test_memory_bounded_untold(void)
+{
+    IvshmemRegistry *registry;
+    IvshmemMember *a, *b;
+    size_t before = 0;
+
+    if (!heap_is_counted()) {
+        g_test_skip("this malloc() (sanitizer, valgrind?) counts nothing");
+        return;
+    }
+    registry = ivshmem_registry_new(0);
+    for (unsigned i = 0; i < 10000; i++) {
+        if (i == 1000) {
+            before = heap_bytes();
+        }
+        g_assert_cmpint(join_as(registry, 0, &a), ==, 0);
+        g_assert_cmpint(join_as(registry, 1, &b), ==, 0);
+        ivshmem_member_sent(registry, b, 5);
+        leave(registry, a);
+        g_assert_cmpuint(ivshmem_member_queued(b), ==, 1);
+        leave(registry, b);
+    }
+    g_assert_cmpuint(heap_bytes(), <, before + 4096);
     leave_all(registry);
 }
 
@@ -296,10 +350,12 @@ int main(int argc, char **argv)
     fd_leak_add("/registry/fixed", test_fixed);
     fd_leak_add("/registry/reserved", test_reserved);
     fd_leak_add("/registry/reserved-given-back", test_reserved_given_back);
+    fd_leak_add("/registry/any-is-picky", test_any_is_picky);
     fd_leak_add("/registry/exhaustion", test_exhaustion);
     fd_leak_add("/registry/full", test_full);
     fd_leak_add("/registry/reuse-late", test_reuse_late);
     fd_leak_add("/registry/memory-bounded", test_memory_bounded);
+    fd_leak_add("/registry/memory-bounded-untold", test_memory_bounded_untold);
     fd_leak_add("/registry/memory-bounded-known", test_memory_bounded_known);
     return g_test_run();
 }

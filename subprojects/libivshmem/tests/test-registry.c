@@ -234,7 +234,13 @@ static void test_random_reading(void)
     order_each(&order, PEERS, 0, 0, check_random, rand);
 }
 
-/* A long life: up to 40 peers, few ids, so that all of them are used again. */
+/* Few ids, so that all of them are used again, asked for and reserved. */
+static uint16_t random_id(GRand *rand)
+{
+    return (uint16_t)(IVSHMEM_ID_MAX - g_rand_int_range(rand, 0, 60));
+}
+
+/* A long life: up to 40 peers, and only 50 ids for those who ask for none. */
 static void test_random_life(void)
 {
     g_autoptr(GRand) rand = test_rand_new();
@@ -254,8 +260,7 @@ static void test_random_life(void)
             break;
         case 1:
             if (size < 40) {
-                world_join(world, g_rand_int_range(rand, 0, 4), 1,
-                           g_rand_boolean(rand));
+                world_join(world, random_id(rand), 1, g_rand_boolean(rand));
             }
             break;
         case 2:
@@ -264,8 +269,8 @@ static void test_random_life(void)
             }
             break;
         case 3:
-            world_reserve(world, g_rand_int_range(rand, 0, 4),
-                          g_rand_boolean(rand));
+            world_reserve(world, random_id(rand),
+                          g_rand_int_range(rand, 0, 8) == 0);
             break;
         case 4:
             world_reap(world, g_rand_int_range(rand, 0, 4));
