@@ -21,6 +21,9 @@
 #include "ivshmem-session.h"
 #include "trace.h"
 
+/* About half a millisecond of the main loop. */
+#define IVSHMEM_LINK_FRAMES_PER_TURN 128
+
 struct IvshmemLink {
     CharBackend *chr;
     char *name;
@@ -35,6 +38,11 @@ struct IvshmemLink {
     QEMUBH *closed;
     Error *error;
 };
+
+static SocketChardev *link_socket(const IvshmemLink *link)
+{
+    return SOCKET_CHARDEV(qemu_chr_fe_get_driver(link->chr));
+}
 
 /* Dropping the connection */
 
@@ -89,6 +97,9 @@ static void link_fail_code(IvshmemLink *link, int code)
     if (code == IVSHMEM_E_VERSION || code == IVSHMEM_E_RANGE) {
         error_append_hint(&err, "Is there an ivshmem server behind the "
                           "chardev?\n");
+    } else if (code == -EMFILE) {
+        error_append_hint(&err, "Raise QEMU's limit of open files "
+                          "(RLIMIT_NOFILE).\n");
     }
     link_fail(link, err);
 }
@@ -158,12 +169,7 @@ static void link_memory(IvshmemLink *link, IvshmemEvent *event)
 static void link_peer_gone(IvshmemLink *link, const IvshmemEvent *event)
 {
     if (link_out_of_descriptors()) {
-        Error *err = NULL;
-
-        error_setg(&err, "out of file descriptors while peers join");
-        error_append_hint(&err, "Raise QEMU's limit of open files "
-                          "(RLIMIT_NOFILE).\n");
-        link_fail(link, err);
+        link_fail_code(link, -EMFILE);
         return;
     }
     link->ops->peer_gone(link->opaque, event->id);
@@ -197,7 +203,7 @@ static void link_dispatch(IvshmemLink *link, IvshmemEvent *event)
 }
 
 /*
- * The descriptor that came with what is being read: -1 if none, or
+ * The descriptor that came with what the chardev read: -1 if none, or
  * IVSHMEM_E_FD if there was more than one.
  */
 static int link_take_fd(IvshmemLink *link)
@@ -217,6 +223,48 @@ static int link_take_fd(IvshmemLink *link)
     return n == 1 ? fds[0] : -1;
 }
 
+/* Takes @fd.  False when the connection has been dropped. */
+static bool link_push(IvshmemLink *link, const uint8_t *data, int size, int fd)
+{
+    IvshmemEvent event;
+    int ret = ivshmem_session_push(link->session, data, size, fd, &event);
+
+    if (ret < 0) {
+        ivshmem_fd_close(&fd);
+        link_fail_code(link, ret);
+        return false;
+    }
+    trace_ivshmem_frame(link->name, event.type, event.id, event.vector);
+    link_dispatch(link, &event);
+    return link->session != NULL;
+}
+
+/*
+ * The chardev reads one frame per turn of the main loop.  What is there
+ * already is read without such turns, up to a bound that keeps them short.
+ * The end of the stream is left to the chardev.
+ */
+static void link_read_ahead(IvshmemLink *link)
+{
+    QIOChannelSocket *socket = link_socket(link)->sioc;
+
+    for (unsigned i = 0; i < IVSHMEM_LINK_FRAMES_PER_TURN; i++) {
+        uint8_t data[IVSHMEM_FRAME_SIZE];
+        int fd;
+        ssize_t got = ivshmem_io_recv(socket->fd, data,
+                                      ivshmem_session_want(link->session),
+                                      &fd);
+
+        if (got == -EMFILE || got == -EBADMSG) {
+            link_fail_code(link, got == -EBADMSG ? IVSHMEM_E_FD : got);
+            return;
+        }
+        if (got <= 0 || !link_push(link, data, got, fd)) {
+            return;
+        }
+    }
+}
+
 static int link_can_read(void *opaque)
 {
     IvshmemLink *link = opaque;
@@ -228,22 +276,12 @@ static void link_read(void *opaque, const uint8_t *data, int size)
 {
     IvshmemLink *link = opaque;
     int fd = link_take_fd(link);
-    IvshmemEvent event;
-    int ret;
 
-    if (fd == IVSHMEM_E_FD || !link->session) {
-        ivshmem_fd_close(&fd);
+    if (fd == IVSHMEM_E_FD) {
         link_fail_code(link, IVSHMEM_E_FD);
-        return;
+    } else if (link_push(link, data, size, fd)) {
+        link_read_ahead(link);
     }
-    ret = ivshmem_session_push(link->session, data, size, fd, &event);
-    if (ret < 0) {
-        ivshmem_fd_close(&fd);
-        link_fail_code(link, ret);
-        return;
-    }
-    trace_ivshmem_frame(link->name, event.type, event.id, event.vector);
-    link_dispatch(link, &event);
 }
 
 /* Connections */
@@ -256,11 +294,6 @@ static void link_opened(IvshmemLink *link)
     link->listed = false;
     trace_ivshmem_link_up(link->name);
     link->ops->begin(link->opaque);
-}
-
-static SocketChardev *link_socket(const IvshmemLink *link)
-{
-    return SOCKET_CHARDEV(qemu_chr_fe_get_driver(link->chr));
 }
 
 static void link_report_closed(void *opaque)

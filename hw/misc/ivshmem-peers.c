@@ -8,13 +8,15 @@
  * The guest's vCPUs read the table under RCU; everything else runs under the
  * big lock.  Changes to ioeventfds are collected for IVSHMEM_PEERS_FLUSH_MS,
  * so that all vectors of a peer, and all peers that come and go together, cost
- * one memory transaction.  Until then a doorbell takes the slower path through
+ * one memory transaction.  Until then, and past IVSHMEM_PEERS_EAGER until it is
+ * rung for the first time, a vector's doorbell takes the slower path through
  * ivshmem_peers_ring(), which reaches the same eventfd.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qemu/event_notifier.h"
+#include "qemu/main-loop.h"
 #include "qemu/qht.h"
 #include "qemu/queue.h"
 #include "qemu/rcu.h"
@@ -26,12 +28,29 @@
 /* A few hundred peers arrive in this time; nobody notices it otherwise. */
 #define IVSHMEM_PEERS_FLUSH_MS 1
 
+/*
+ * Vectors that get an ioeventfd before anybody rings them.  KVM copies its
+ * list of them with every new one, so that thousands cost it seconds, and few
+ * guests ring thousands of peers.
+ */
+#define IVSHMEM_PEERS_EAGER 256
+
+/* Only VECTOR_IDLE may change outside of the big lock, to VECTOR_RUNG. */
+typedef enum PeerVectorState {
+    VECTOR_IDLE,                /* an ioeventfd once it is rung */
+    VECTOR_RUNG,                /* in @rung */
+    VECTOR_TO_MAP,              /* in @to_map */
+    VECTOR_MAPPED,              /* an ioeventfd */
+    VECTOR_GONE,
+} PeerVectorState;
+
 typedef struct PeerVector {
     struct rcu_head rcu;
     EventNotifier notifier;
     uint32_t doorbell;          /* the value that rings it */
-    bool mapped;                /* is an ioeventfd */
+    int state;
     QTAILQ_ENTRY(PeerVector) change;
+    QSLIST_ENTRY(PeerVector) rung;
 } PeerVector;
 
 typedef QTAILQ_HEAD(, PeerVector) PeerVectorList;
@@ -61,6 +80,9 @@ struct IvshmemPeers {
     MemoryRegion *doorbell;
     PeerVectorList to_map;
     PeerVectorList to_unmap;
+    unsigned mapped;            /* and to be mapped */
+    QSLIST_HEAD(, PeerVector) rung;     /* filled by vCPUs, without a lock */
+    QEMUBH *map_rung;
     QEMUTimer *flush;
     QEMUTimer *linger;
     unsigned generation;
@@ -125,7 +147,7 @@ static void peers_flush(void *opaque)
         memory_region_add_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
                                   IVSHMEM_REG_SIZE, true, v->doorbell,
                                   &v->notifier);
-        v->mapped = true;
+        qatomic_set(&v->state, VECTOR_MAPPED);
         mapped++;
     }
     memory_region_transaction_commit();
@@ -136,6 +158,31 @@ static void peers_flush(void *opaque)
     trace_ivshmem_ioeventfds(mapped, unmapped);
 }
 
+static void peer_vector_map(IvshmemPeers *peers, PeerVector *v)
+{
+    qatomic_set(&v->state, VECTOR_TO_MAP);
+    QTAILQ_INSERT_TAIL(&peers->to_map, v, change);
+    peers->mapped++;
+    peers_schedule_flush(peers);
+}
+
+static void peers_map_rung(void *opaque)
+{
+    IvshmemPeers *peers = opaque;
+    QSLIST_HEAD(, PeerVector) rung;
+    PeerVector *v;
+
+    QSLIST_MOVE_ATOMIC(&rung, &peers->rung);
+    while ((v = QSLIST_FIRST(&rung))) {
+        QSLIST_REMOVE_HEAD(&rung, rung);
+        if (qatomic_read(&v->state) == VECTOR_GONE) {
+            call_rcu(v, peer_vector_free, rcu);
+        } else {
+            peer_vector_map(peers, v);
+        }
+    }
+}
+
 static PeerVector *peer_vector_new(IvshmemPeers *peers, uint32_t doorbell,
                                    int fd)
 {
@@ -143,28 +190,44 @@ static PeerVector *peer_vector_new(IvshmemPeers *peers, uint32_t doorbell,
 
     event_notifier_init_fd(&v->notifier, fd);
     v->doorbell = doorbell;
-    if (peers->doorbell) {
-        QTAILQ_INSERT_TAIL(&peers->to_map, v, change);
-        peers_schedule_flush(peers);
+    if (peers->doorbell && peers->mapped < IVSHMEM_PEERS_EAGER) {
+        peer_vector_map(peers, v);
     }
     return v;
 }
 
-/* vCPUs may still be ringing @vector: it goes when they have finished. */
+/* vCPUs may still be ringing @v: it is freed when they have finished. */
 static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
 {
     if (!v) {
         return;
     }
-    if (v->mapped) {
+    switch (qatomic_xchg(&v->state, VECTOR_GONE)) {
+    case VECTOR_MAPPED:
+        peers->mapped--;
         QTAILQ_INSERT_TAIL(&peers->to_unmap, v, change);
         peers_schedule_flush(peers);
         return;
-    }
-    if (peers->doorbell) {
+    case VECTOR_RUNG:
+        return;                 /* peers_map_rung() frees it */
+    case VECTOR_TO_MAP:
+        peers->mapped--;
         QTAILQ_REMOVE(&peers->to_map, v, change);
+        break;
+    default:
+        break;
     }
     call_rcu(v, peer_vector_free, rcu);
+}
+
+static void peer_vector_ring(IvshmemPeers *peers, PeerVector *v)
+{
+    event_notifier_set(&v->notifier);
+    if (peers->doorbell &&
+        qatomic_cmpxchg(&v->state, VECTOR_IDLE, VECTOR_RUNG) == VECTOR_IDLE) {
+        QSLIST_INSERT_HEAD_ATOMIC(&peers->rung, v, rung);
+        qemu_bh_schedule(peers->map_rung);
+    }
 }
 
 /* Slots */
@@ -280,7 +343,7 @@ bool ivshmem_peers_ring(IvshmemPeers *peers, uint16_t id, uint16_t vector)
     if (!v) {
         return false;
     }
-    event_notifier_set(&v->notifier);
+    peer_vector_ring(peers, v);
     return true;
 }
 
@@ -348,14 +411,24 @@ IvshmemPeers *ivshmem_peers_new(MemoryRegion *doorbell)
     QTAILQ_INIT(&peers->list);
     QTAILQ_INIT(&peers->to_map);
     QTAILQ_INIT(&peers->to_unmap);
+    QSLIST_INIT(&peers->rung);
     peers->doorbell = doorbell;
+    peers->map_rung = qemu_bh_new(peers_map_rung, peers);
     peers->flush = timer_new_ms(QEMU_CLOCK_REALTIME, peers_flush, peers);
     peers->linger = timer_new_ms(QEMU_CLOCK_REALTIME, peers_expire, peers);
     return peers;
 }
 
+/* Whatever a vCPU still put into @rung meanwhile has left the table. */
 static void peers_reclaim(IvshmemPeers *peers)
 {
+    PeerVector *v;
+
+    while ((v = QSLIST_FIRST(&peers->rung))) {
+        QSLIST_REMOVE_HEAD(&peers->rung, rung);
+        peer_vector_free(v);
+    }
+    qemu_bh_delete(peers->map_rung);
     qht_destroy(&peers->table);
     g_free(peers);
 }
@@ -370,6 +443,7 @@ void ivshmem_peers_free(IvshmemPeers *peers)
     QTAILQ_FOREACH_SAFE(peer, &peers->list, next, next) {
         peers_remove(peers, peer);
     }
+    peers_map_rung(peers);
     peers_flush(peers);
     timer_free(peers->flush);
     timer_free(peers->linger);
