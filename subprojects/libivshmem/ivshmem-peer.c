@@ -11,11 +11,10 @@
 #include <glib.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "ivshmem-memory.h"
 #include "ivshmem-peer.h"
 #include "ivshmem-roster.h"
 #include "ivshmem-session.h"
@@ -45,9 +44,7 @@ struct IvshmemPeer {
     IvshmemSession *session;
     GQueue events;              /* of IvshmemPeerEvent */
 
-    int shm;
-    struct stat shm_stat;
-    void *map[2];               /* read-only, read-write */
+    IvshmemMemory memory;
 
     GRWLock lock;               /* for what follows, against ring() */
     int id;
@@ -120,24 +117,12 @@ static void peer_forget(IvshmemPeer *peer, uint16_t id)
  */
 static int peer_take_memory(IvshmemPeer *peer, int fd)
 {
-    struct stat now, *before = &peer->shm_stat;
     int id = ivshmem_session_id(peer->session);
+    int ret = ivshmem_memory_take(&peer->memory, fd);
 
-    if (fstat(fd, &now) < 0) {
-        int ret = -errno;
-
-        ivshmem_fd_close(&fd);
+    if (ret < 0) {
         return ret;
     }
-    if (peer->shm >= 0 &&
-        (now.st_dev != before->st_dev || now.st_ino != before->st_ino ||
-         now.st_size != before->st_size)) {
-        ivshmem_fd_close(&fd);
-        return IVSHMEM_E_SHM_CHANGED;
-    }
-    ivshmem_fd_close(&peer->shm);
-    peer->shm = fd;
-    peer->shm_stat = now;
     g_rw_lock_writer_lock(&peer->lock);
     peer->id = id;
     g_rw_lock_writer_unlock(&peer->lock);
@@ -145,54 +130,38 @@ static int peer_take_memory(IvshmemPeer *peer, int fd)
     return 0;
 }
 
-/*
- * Writing to something else than an eventfd could block or raise SIGPIPE.
- * Without /proc the server has to be believed.
- */
-static int peer_check_eventfd(int fd)
+/* Takes *@fd on success. */
+static int peer_take_own_vector(IvshmemPeer *peer, const IvshmemEvent *event,
+                                int *fd)
 {
-    return ivshmem_io_is_eventfd(fd) == 0 ? IVSHMEM_E_NOT_EVENTFD : 0;
-}
+    int ret = peer_watch(peer, *fd, PEER_FD_OWN, event->vector);
 
-/* Consumes event->fd. */
-static int peer_take_own_vector(IvshmemPeer *peer, IvshmemEvent *event)
-{
-    int ret = peer_check_eventfd(event->fd);
-
-    if (ret == 0) {
-        ret = peer_watch(peer, event->fd, PEER_FD_OWN, event->vector);
-    }
     if (ret < 0) {
-        ivshmem_fd_close(&event->fd);
         return ret;
     }
     g_rw_lock_writer_lock(&peer->lock);
-    g_array_append_val(peer->own, event->fd);
+    g_array_append_val(peer->own, *fd);
     g_rw_lock_writer_unlock(&peer->lock);
+    ivshmem_fd_steal(fd);
     peer_queue_id(peer, IVSHMEM_PEER_VECTOR, event->id, event->vector);
     return 0;
 }
 
-/* Consumes event->fd. */
-static int peer_take_vector(IvshmemPeer *peer, IvshmemEvent *event)
+/* Takes *@fd. */
+static void peer_take_vector(IvshmemPeer *peer, const IvshmemEvent *event,
+                             int *fd)
 {
-    int ret = peer_check_eventfd(event->fd);
     IvshmemRosterChange change;
 
-    if (ret < 0) {
-        ivshmem_fd_close(&event->fd);
-        return ret;
-    }
     g_rw_lock_writer_lock(&peer->lock);
     change = ivshmem_roster_set(peer->others, event->id, event->vector,
-                                ivshmem_fd_steal(&event->fd));
+                                ivshmem_fd_steal(fd));
     g_rw_lock_writer_unlock(&peer->lock);
     if (change == IVSHMEM_ROSTER_NEW_PEER) {
         peer_queue_id(peer, IVSHMEM_PEER_JOINED, event->id, 0);
     } else if (change == IVSHMEM_ROSTER_NEW_VECTOR) {
         peer_queue_id(peer, IVSHMEM_PEER_VECTOR, event->id, event->vector);
     }
-    return 0;
 }
 
 /* What an earlier connection told and this one did not is no longer true. */
@@ -218,23 +187,32 @@ static void peer_check_ready(IvshmemPeer *peer)
     }
 }
 
-/* Consumes event->fd. */
-static int peer_handle(IvshmemPeer *peer, IvshmemEvent *event)
+/* What is not taken out of *@fd is the caller's to close. */
+static int peer_handle(IvshmemPeer *peer, const IvshmemEvent *event, int *fd)
 {
+    bool vector = event->type == IVSHMEM_EVENT_PEER_VECTOR ||
+                  event->type == IVSHMEM_EVENT_SELF_VECTOR;
+
+    /*
+     * Writing to something else could block or raise SIGPIPE.  Without /proc
+     * the server has to be believed.
+     */
+    if (vector && ivshmem_io_is_eventfd(*fd) == 0) {
+        return IVSHMEM_E_NOT_EVENTFD;
+    }
     switch (event->type) {
     case IVSHMEM_EVENT_SHM:
-        return peer_take_memory(peer, event->fd);
-    case IVSHMEM_EVENT_PEER_VECTOR:
-        return peer_take_vector(peer, event);
+        return peer_take_memory(peer, ivshmem_fd_steal(fd));
     case IVSHMEM_EVENT_SELF_VECTOR:
-        return peer_take_own_vector(peer, event);
-    case IVSHMEM_EVENT_EXCESS_VECTOR:
-        ivshmem_fd_close(&event->fd);
-        return 0;
+        return peer_take_own_vector(peer, event, fd);
+    case IVSHMEM_EVENT_PEER_VECTOR:
+        peer_take_vector(peer, event, fd);
+        break;
     case IVSHMEM_EVENT_PEER_GONE:
         peer_forget(peer, event->id);
-        return 0;
-    case IVSHMEM_EVENT_SELF_ID:
+        break;
+    case IVSHMEM_EVENT_SELF_ID:         /* peer_take_memory() asks for it */
+    case IVSHMEM_EVENT_EXCESS_VECTOR:
     case IVSHMEM_EVENT_NONE:
         break;
     }
@@ -259,8 +237,8 @@ static void peer_receive(IvshmemPeer *peer)
     }
     ret = ivshmem_session_push(peer->session, bytes, (size_t)got, fd, &event);
     if (ret == 0) {
-        ivshmem_fd_steal(&fd);
-        ret = peer_handle(peer, &event);
+        fd = event.fd;          /* this one or an earlier one, or none */
+        ret = peer_handle(peer, &event, &fd);
     }
     if (ret < 0) {
         peer_fail(peer, ret);
@@ -433,7 +411,8 @@ static int peer_new(int sock, IvshmemPeer **result)
     IvshmemPeer *peer = g_new0(IvshmemPeer, 1);
     int ret;
 
-    peer->sock = peer->more = peer->shm = peer->id = -1;
+    peer->sock = peer->more = peer->id = -1;
+    ivshmem_memory_init(&peer->memory);
     g_rw_lock_init(&peer->lock);
     g_queue_init(&peer->events);
     peer->others = ivshmem_roster_new();
@@ -551,17 +530,12 @@ void ivshmem_peer_free(IvshmemPeer *peer)
         peer_fail(peer, 0);
     }
     ivshmem_session_free(peer->session);
-    for (int i = 0; i < 2; i++) {
-        if (peer->map[i]) {
-            munmap(peer->map[i], (size_t)peer->shm_stat.st_size);
-        }
-    }
+    ivshmem_memory_clear(&peer->memory);
     ivshmem_roster_free(peer->others);
     ivshmem_fds_truncate(peer->own, 0);
     g_array_unref(peer->own);
     ivshmem_fds_truncate(peer->former, 0);
     g_array_unref(peer->former);
-    ivshmem_fd_close(&peer->shm);
     ivshmem_fd_close(&peer->more);
     ivshmem_fd_close(&peer->epoll);
     g_queue_clear_full(&peer->events, g_free);
@@ -592,41 +566,28 @@ unsigned ivshmem_peer_vectors(const IvshmemPeer *peer)
 
 uint64_t ivshmem_peer_size(const IvshmemPeer *peer)
 {
-    return peer->shm < 0 ? 0 : (uint64_t)peer->shm_stat.st_size;
+    return ivshmem_memory_size(&peer->memory);
 }
 
 int ivshmem_peer_shm_fd(const IvshmemPeer *peer)
 {
-    return peer->shm;
+    return peer->memory.fd;
 }
 
 int ivshmem_peer_map(IvshmemPeer *peer, bool writable, void **address,
                      uint64_t *size)
 {
-    uint64_t bytes = ivshmem_peer_size(peer);
+    void *map;
+    int ret = ivshmem_memory_map(&peer->memory, writable, &map);
 
-    if (peer->shm < 0) {
-        return IVSHMEM_E_NO_SHM;
-    }
-    if (bytes > SIZE_MAX) {
-        return -EFBIG;
-    }
-    if (!peer->map[writable]) {
-        void *map = mmap(NULL, (size_t)bytes,
-                         PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
-                         peer->shm, 0);
-
-        if (map == MAP_FAILED) {
-            /* EPERM: sealed against writing */
-            return errno == EPERM ? -EACCES : -errno;
-        }
-        peer->map[writable] = map;
+    if (ret < 0) {
+        return ret;
     }
     if (address) {
-        *address = peer->map[writable];
+        *address = map;
     }
     if (size) {
-        *size = bytes;
+        *size = ivshmem_memory_size(&peer->memory);
     }
     return 0;
 }
