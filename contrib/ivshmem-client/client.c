@@ -25,7 +25,10 @@
 /* Between attempts while too many others wait to be accepted. */
 #define CLIENT_BUSY_US 10000
 
-G_DEFINE_QUARK(ivshmem-client-error, client_error)
+GQuark client_error_quark(void)
+{
+    return g_quark_from_static_string("ivshmem-client-error");
+}
 
 char *client_time_string(int ms)
 {

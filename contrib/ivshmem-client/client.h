@@ -36,7 +36,7 @@ GQuark client_error_quark(void);
 gboolean client_open(Client *client, int fd, int timeout_ms, GError **error);
 void client_close(Client *client);
 
-/* Deal with everything that has happened, and try to reconnect if it is time. */
+/* Deal with all that has happened, and try to reconnect if it is time. */
 void client_poll(Client *client);
 
 /* When client_poll() wants to be called even if nothing happens. */

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -72,6 +73,17 @@ static void main_raise_nofile(gboolean verbose)
         g_printerr("ivshmem-client: at most %llu descriptors\n",
                    (unsigned long long)limit.rlim_cur);
     }
+}
+
+/* Commands check the memory's size, so this is a race lost: no way back. */
+static void main_on_sigbus(int sig G_GNUC_UNUSED)
+{
+    static const char text[] = "ivshmem-client: another peer has shrunk the "
+                               "shared memory while we used it\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
+
+    (void)ignored;
+    _exit(STATUS_FAILED);
 }
 
 static int main_commands(Client *client, char **commands)
@@ -220,6 +232,8 @@ int main(int argc, char **argv)
         return STATUS_OK;
     }
     main_raise_nofile(options.verbose);
+    sigaction(SIGBUS, &(struct sigaction) { .sa_handler = main_on_sigbus },
+              NULL);
     client.path = options.fd >= 0 ? "the inherited socket"
         : options.socket ? options.socket : "/tmp/ivshmem_socket";
     client.json = options.json;

@@ -5,11 +5,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include "command.h"
 
 /* What peek shows without LENGTH, in one line's width, and at most. */
@@ -17,16 +15,10 @@
 #define MEMORY_PEEK_LINE 16
 #define MEMORY_PEEK_MAX (16 * 1024 * 1024)
 
-/* The length is checked before every access, so this is a race lost. */
-static void memory_on_sigbus(int sig G_GNUC_UNUSED)
-{
-    static const char text[] = "ivshmem-client: another peer has shrunk the "
-                               "shared memory while we used it\n";
-
-    _exit(write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 1 : 1);
-}
-
-/* The address of @len bytes at @offset, or NULL with @error. */
+/*
+ * The address of @len bytes at @offset, or NULL with @error.  A peer that
+ * shrinks the memory between the check and the access is main()'s business.
+ */
 static uint8_t *memory_at(Command *cmd, bool writable, guint64 offset,
                           guint64 len, GError **error)
 {
@@ -54,7 +46,6 @@ static uint8_t *memory_at(Command *cmd, bool writable, guint64 offset,
                       ? "; the server lets us read only" : "");
         return NULL;
     }
-    signal(SIGBUS, memory_on_sigbus);
     return (uint8_t *)base + offset;
 }
 
