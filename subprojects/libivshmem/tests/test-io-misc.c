@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,6 +23,7 @@
 #include "fd-leak.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "test-util.h"
 
 static void assert_flags(int fd)
 {
@@ -169,6 +171,57 @@ static void test_eventfd(void)
     g_assert_cmpint(ivshmem_io_drain(fd, NULL), ==, -EBADF);
 }
 
+/* Out of descriptors: an error each, and the path is left alone. */
+static void test_no_descriptors(void)
+{
+    g_autofree char *dir = NULL, *path = NULL, *other = NULL;
+    int listener, client, server;
+    struct rlimit old, tight;
+
+    if (test_skip_without_fd_limit()) {
+        return;
+    }
+    dir = dir_new();
+    path = g_build_filename(dir, "sock", NULL);
+    other = g_build_filename(dir, "other", NULL);
+    listener = ivshmem_io_listen(path, 0600);
+    client = ivshmem_io_connect(path);
+    g_assert_cmpint(getrlimit(RLIMIT_NOFILE, &old), ==, 0);
+    tight = (struct rlimit) { 0, old.rlim_max };
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &tight), ==, 0);
+    g_assert_cmpint(ivshmem_io_accept(listener), ==, -EMFILE);
+    g_assert_cmpint(ivshmem_io_connect(path), ==, -EMFILE);
+    g_assert_cmpint(ivshmem_io_listen(other, 0600), ==, -EMFILE);
+    g_assert_cmpint(ivshmem_io_eventfd(), ==, -EMFILE);
+    g_assert_cmpint(setrlimit(RLIMIT_NOFILE, &old), ==, 0);
+
+    g_assert_cmpint(access(other, F_OK), ==, -1);
+    /* The connection that could not be accepted is still there. */
+    server = ivshmem_io_accept(listener);
+    assert_flags(server);
+    ivshmem_fd_close(&server);
+    ivshmem_fd_close(&client);
+    ivshmem_fd_close(&listener);
+    g_assert_cmpint(g_unlink(path), ==, 0);
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
+}
+
+/* What a peer passes for an eventfd may be something else. */
+static void test_not_an_eventfd(void)
+{
+    uint64_t count = 99;
+    int pipes[2];
+
+    g_assert_cmpint(pipe(pipes), ==, 0);
+    g_assert_cmpint(write(pipes[1], "abc", 3), ==, 3);
+    g_assert_cmpint(ivshmem_io_drain(pipes[0], &count), ==, -EBADMSG);
+    g_assert_cmpint(ivshmem_io_ring(pipes[0]), ==, -EBADF);     /* read end */
+    ivshmem_fd_close(&pipes[1]);
+    g_assert_cmpint(ivshmem_io_drain(pipes[0], &count), ==, -EBADMSG);
+    g_assert_cmpuint(count, ==, 99);
+    ivshmem_fd_close(&pipes[0]);
+}
+
 static void test_set_nonblock(void)
 {
     int fd = eventfd(0, EFD_CLOEXEC), other = dup(fd);
@@ -255,6 +308,8 @@ int main(int argc, char **argv)
     fd_leak_add("/io/listen-modes", test_listen_modes);
     fd_leak_add("/io/path-lengths", test_path_lengths);
     fd_leak_add("/io/eventfd", test_eventfd);
+    fd_leak_add("/io/no-descriptors", test_no_descriptors);
+    fd_leak_add("/io/not-an-eventfd", test_not_an_eventfd);
     fd_leak_add("/io/set-nonblock", test_set_nonblock);
     fd_leak_add("/io/is-eventfd", test_is_eventfd);
     fd_leak_add("/io/fd-ownership", test_fd_ownership);

@@ -18,6 +18,7 @@
 #include "fd-leak.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "test-util.h"
 
 typedef struct Pair {
     int a, b;
@@ -235,11 +236,9 @@ static struct rlimit fds_limit(unsigned room)
 /* Out of descriptors: the loss is noticed, nothing is leaked. */
 static void test_ctrunc(void)
 {
-    const char *preload = g_getenv("LD_PRELOAD");
     int event;
 
-    if (preload && strstr(preload, "vgpreload")) {
-        g_test_skip("valgrind keeps limits of its own, the kernel has none");
+    if (test_skip_without_fd_limit()) {
         return;
     }
     event = ivshmem_io_eventfd();

@@ -48,6 +48,7 @@ static void test_vectors(void)
 {
     World *world = world_new(0);
 
+    ivshmem_registry_free(NULL);
     g_assert_null(world_join(world, ANY, 0, false));
     g_assert_null(world_join(world, ANY, IVSHMEM_VECTORS_MAX + 1, false));
     g_assert_null(world_join(world, ANY, UINT32_MAX, false));

@@ -15,6 +15,17 @@ GRand *test_rand_new(void)
     return g_rand_new_with_seed(seed);
 }
 
+gboolean test_skip_without_fd_limit(void)
+{
+    const char *preload = g_getenv("LD_PRELOAD");
+    gboolean valgrind = preload && g_strrstr(preload, "vgpreload");
+
+    if (valgrind) {
+        g_test_skip("valgrind does not pass RLIMIT_NOFILE on to the kernel");
+    }
+    return valgrind;
+}
+
 void fake_fds_init(FakeFds *fds)
 {
     fds->inside = g_byte_array_new();

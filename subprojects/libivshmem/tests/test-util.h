@@ -15,6 +15,12 @@
  */
 GRand *test_rand_new(void);
 
+/*
+ * True, and the test is skipped, under valgrind: it keeps descriptor limits of
+ * its own and the kernel's stay as they were.
+ */
+gboolean test_skip_without_fd_limit(void);
+
 /* Above any RLIMIT_NOFILE: closing one by mistake does no harm. */
 #define FAKE_FD_BASE (1 << 30)
 
