@@ -19,13 +19,15 @@ typedef struct IvshmemChat {
     bool input_ended;
     bool in_line;               /* the message received last goes on */
     uint64_t received, sent;    /* lines */
+    uint64_t shown_wakeups;
 } IvshmemChat;
 
 /* A peer shall not control this terminal. */
 static void ivshmem_chat_print(IvshmemChat *chat, const IvshmemMessage *message)
 {
     if (!chat->in_line) {
-        if (chat->opt->verbose && chat->channel.doorbell) {
+        if (chat->opt->verbose && chat->channel.wakeups > chat->shown_wakeups) {
+            chat->shown_wakeups = chat->channel.wakeups;
             printf("  [woken by MSI-X vector %u]\n", chat->channel.last_vector);
         }
         printf("peer %u: ", chat->channel.peer);
@@ -81,11 +83,13 @@ static size_t ivshmem_chat_next_line(IvshmemChat *chat)
     return 0;
 }
 
-/* With --reply each line waits for a message to answer. */
+/* With --reply or --lead each line waits for its turn. */
 static bool ivshmem_chat_may_send(IvshmemChat *chat)
 {
+    bool turns = chat->opt->reply || chat->opt->lead;
+
     return !chat->channel.bye_sent && !chat->channel.bye_received &&
-           (!chat->opt->reply || chat->sent < chat->received);
+           (!turns || chat->sent < chat->received + chat->opt->lead);
 }
 
 static bool ivshmem_chat_send_part(IvshmemChat *chat, size_t line, IvshmemError *err)

@@ -31,6 +31,7 @@ typedef struct IvshmemOptions {
     bool no_iommu;
     bool answer;                /* ping: answer instead of asking */
     bool reply;                 /* chat: a line of input per message received */
+    bool lead;                  /* the same, but the first line goes at once */
     uint64_t count;             /* 0: not given */
     uint64_t expect;            /* chat: messages that must arrive */
     uint64_t offset;            /* of the channel in the memory */

@@ -52,7 +52,7 @@ static const IvshmemCommand ivshmem_commands[] = {
       "time round trips with 'ping --answer' or 'chat' over there" },
     { "bench", "", 0, 0, "Vjs", ivshmem_command_bench,
       "cost of registers, interrupts and memory accesses" },
-    { "chat", "PEER", 1, 1, "Vmtoxvre", ivshmem_command_chat,
+    { "chat", "PEER", 1, 1, "Vmtoxvrle", ivshmem_command_chat,
       "exchange lines of text with 'chat' over there" },
 };
 
@@ -71,6 +71,7 @@ static const struct option ivshmem_long_options[] = {
     { "vector", required_argument, NULL, 'x' },
     { "answer", no_argument, NULL, 'a' },
     { "reply", no_argument, NULL, 'r' },
+    { "lead", no_argument, NULL, 'l' },
     { "expect", required_argument, NULL, 'e' },
     { "help", no_argument, NULL, 'h' },
     { "version", no_argument, NULL, 'W' },
@@ -97,6 +98,7 @@ static void ivshmem_main_help(void)
          "  -s, --size=N         bench: bytes per copy (1M)\n"
          "  -a, --answer         ping: answer until the other side ends\n"
          "  -r, --reply          chat: one line of input per message received\n"
+         "  -l, --lead           the same, but the first line goes at once\n"
          "  -e, --expect=N       chat: fail if fewer messages arrive\n"
          "      --no-iommu       bind: switch on the kernel's no-IOMMU mode\n"
          "  -j, --json           one JSON object per line\n"
@@ -175,6 +177,7 @@ static void ivshmem_main_flag(IvshmemOptions *opt, int letter)
     opt->no_iommu |= letter == 'N';
     opt->answer |= letter == 'a';
     opt->reply |= letter == 'r';
+    opt->lead |= letter == 'l';
 }
 
 static const char *ivshmem_main_long_name(int letter)
@@ -201,7 +204,7 @@ static int ivshmem_main_options(int argc, char **argv, IvshmemOptions *opt, char
     int letter;
     size_t n = 0;
 
-    while ((letter = getopt_long(argc, argv, "d:m:jvc:t:o:s:x:are:h",
+    while ((letter = getopt_long(argc, argv, "d:m:jvc:t:o:s:x:arle:h",
                                  ivshmem_long_options, NULL)) != -1) {
         if (letter == 'h') {
             ivshmem_main_help();

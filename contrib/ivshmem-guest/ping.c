@@ -15,13 +15,25 @@
 #define IVSHMEM_PING_SHOWN      20      /* with more, only the summary */
 #define IVSHMEM_PING_TIMEOUT    (INT64_C(10) * 1000000000)
 
-/* Waits for a message of any kind; false after the deadline. */
+/*
+ * Waits for a message of any kind; false after the deadline.  After something
+ * was sent, the answer is looked for only when its interrupt has come
+ * (@interrupt_first): else what is timed would be the luck of having looked.
+ */
 static bool ivshmem_ping_receive(IvshmemChannel *channel, IvshmemMessage *message,
-                                 int64_t deadline, IvshmemError *err)
+                                 bool interrupt_first, int64_t deadline,
+                                 IvshmemError *err)
 {
-    int ret;
+    int ret = 0;
 
-    while (!(ret = ivshmem_channel_receive(channel, message, err))) {
+    for (;;) {
+        if (!interrupt_first) {
+            ret = ivshmem_channel_receive(channel, message, err);
+            if (ret) {
+                return ret > 0;
+            }
+        }
+        interrupt_first = false;
         ret = ivshmem_channel_wait(channel, deadline, -1, err);
         if (ret < 0) {
             return false;
@@ -33,7 +45,6 @@ static bool ivshmem_ping_receive(IvshmemChannel *channel, IvshmemMessage *messag
                                      "stopped" : "");
         }
     }
-    return ret > 0;
 }
 
 static bool ivshmem_ping_once(IvshmemChannel *channel, uint32_t sequence,
@@ -48,7 +59,7 @@ static bool ivshmem_ping_once(IvshmemChannel *channel, uint32_t sequence,
         return false;
     }
     do {
-        if (!ivshmem_ping_receive(channel, &message, deadline, err)) {
+        if (!ivshmem_ping_receive(channel, &message, true, deadline, err)) {
             return false;
         }
         if (message.type == IVSHMEM_CHANNEL_BYE) {
@@ -123,7 +134,7 @@ static bool ivshmem_ping_answer(IvshmemChannel *channel, const IvshmemOptions *o
     uint64_t n = 0;
 
     while (!channel->bye_received) {
-        if (!ivshmem_ping_receive(channel, &message, deadline, err)) {
+        if (!ivshmem_ping_receive(channel, &message, n, deadline, err)) {
             return false;
         }
         if (message.type == IVSHMEM_CHANNEL_PING) {

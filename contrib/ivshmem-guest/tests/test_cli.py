@@ -298,6 +298,18 @@ class Sysfs(unittest.TestCase):
                         ("chat", "0", "-t", "20", "--reply"), (b"one\x1b[2J\ntwo", b"1\n2\n"))
         self.assertEqual(out, ["peer 1: 1\npeer 1: 2\n", "peer 0: one?[2J\npeer 0: two\n"])
 
+    def test_chat_in_turns(self):
+        self.add()
+        for side in (0, 1):
+            peer = 1 - side
+            out = self.talk(("chat", str(peer), "-t", "20", "-v", "--lead", "--expect", "2"),
+                            ("chat", str(side), "-t", "20", "-v", "--reply"),
+                            (b"1\n3\n", b"2\n4\n"))
+            turns = [line[:6] for line in out[0].splitlines()[1:]]
+            self.assertEqual(turns, ["  [wro", "peer %d" % peer] * 2)
+            turns = [line[:6] for line in out[1].splitlines()[1:]]
+            self.assertEqual(turns, ["peer %d" % side, "  [wro"] * 2)
+
     def test_chat_misses_messages(self):
         self.add()
         with self.assertRaisesRegex(AssertionError, "said goodbye after 1 of 2 messages"):
