@@ -171,6 +171,22 @@ static void test_eventfd(void)
     g_assert_cmpint(ivshmem_io_drain(fd, NULL), ==, -EBADF);
 }
 
+/* Whoever else holds an eventfd can make it blocking, and empty it. */
+static void test_drain_blocking(void)
+{
+    uint64_t count = 99;
+    int fd = eventfd(0, EFD_CLOEXEC);
+
+    alarm(60);                  /* ends a test that waits for ever */
+    g_assert_cmpint(ivshmem_io_drain(fd, &count), ==, -EAGAIN);
+    g_assert_cmpuint(count, ==, 99);
+    g_assert_cmpint(ivshmem_io_ring(fd), ==, 0);
+    g_assert_cmpint(ivshmem_io_drain(fd, &count), ==, 0);
+    g_assert_cmpuint(count, ==, 1);
+    alarm(0);
+    ivshmem_fd_close(&fd);
+}
+
 /* Out of descriptors: an error each, and the path is left alone. */
 static void test_no_descriptors(void)
 {
@@ -308,6 +324,7 @@ int main(int argc, char **argv)
     fd_leak_add("/io/listen-modes", test_listen_modes);
     fd_leak_add("/io/path-lengths", test_path_lengths);
     fd_leak_add("/io/eventfd", test_eventfd);
+    fd_leak_add("/io/drain-blocking", test_drain_blocking);
     fd_leak_add("/io/no-descriptors", test_no_descriptors);
     fd_leak_add("/io/not-an-eventfd", test_not_an_eventfd);
     fd_leak_add("/io/set-nonblock", test_set_nonblock);
