@@ -9,13 +9,14 @@
 #include <glib.h>
 
 #include "fd-leak.h"
+#include "ivshmem-fd.h"
 
 static void test_clean(void)
 {
     int fd = eventfd(0, EFD_CLOEXEC);
 
     g_assert_cmpint(fd, >=, 0);
-    close(fd);
+    ivshmem_fd_close(&fd);
 }
 
 static void test_leak(void)
@@ -25,7 +26,9 @@ static void test_leak(void)
 
 static void test_close_foreign(void)
 {
-    close(STDIN_FILENO);
+    int fd = STDIN_FILENO;
+
+    ivshmem_fd_close(&fd);
 }
 
 static void test_replace(void)
@@ -33,7 +36,7 @@ static void test_replace(void)
     int fd = eventfd(0, EFD_CLOEXEC);
 
     g_assert_cmpint(dup2(fd, STDIN_FILENO), ==, STDIN_FILENO);
-    close(fd);
+    ivshmem_fd_close(&fd);
 }
 
 static void child(const char *path)

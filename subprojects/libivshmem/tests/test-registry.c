@@ -79,8 +79,10 @@ static void plan_run(Plan *plan)
     world_free(world);
 }
 
-/* All orders in which @peers join and leave, peers being told apart by when
- * they join. */
+/*
+ * All orders in which @peers join and leave, peers being told apart by when
+ * they join.
+ */
 static void order_each(Order *order, unsigned peers, unsigned joined,
                        unsigned present, void (*func)(Order *, void *),
                        void *data)

@@ -42,7 +42,7 @@ static void stream_init(Stream *stream, GRand *rand, bool leaves)
     for (unsigned i = 0; i < FRAMES; i++) {
         IvshmemFrame *frame = &stream->frames[i];
         int64_t id = g_rand_int_range(rand, 3, 8);
-        bool leave = leaves && id != OWN_ID && g_rand_int_range(rand, 0, 4) == 0;
+        bool leave = leaves && id != OWN_ID && !g_rand_int_range(rand, 0, 4);
 
         frame->value = i == 0 ? IVSHMEM_PROTOCOL_VERSION
                      : i == 1 ? OWN_ID
