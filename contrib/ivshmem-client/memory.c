@@ -93,7 +93,7 @@ gboolean command_peek(Command *cmd, GError **error)
         return FALSE;
     }
     /* Others may write meanwhile: text and hex are to say the same. */
-    copy = g_malloc(len);
+    copy = g_malloc(MAX(len, 1));
     memcpy(copy, bytes, len);
     memory_show(cmd->answer, offset, copy, len);
     return TRUE;
@@ -164,7 +164,9 @@ gboolean command_poke(Command *cmd, GError **error)
     if (!bytes) {
         return FALSE;
     }
-    memcpy(bytes, data->data, data->len);
+    if (data->len) {
+        memcpy(bytes, data->data, data->len);
+    }
     answer_number(cmd->answer, "offset", offset);
     answer_number(cmd->answer, "length", data->len);
     answer_text(cmd->answer, "wrote %u bytes\n", data->len);

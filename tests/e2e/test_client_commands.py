@@ -233,7 +233,8 @@ class Memory(ClientTest):
                          "00" * MIB)
 
     def test_ends_that_fit(self):
-        self.ok(Client.run(self.group.socket, "peek 1M 0", "fill 1M 0 1", "fill 1048575 1 1"))
+        self.ok(Client.run(self.group.socket, "peek 1M 0", "fill 1M 0 1", "fill 1048575 1 1",
+                           'poke 1M ""'))
         self.assertEqual(self.text(self.group.socket, "cat 1M"), "")
 
 
