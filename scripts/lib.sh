@@ -31,28 +31,33 @@ die() {
     exit 1
 }
 
-# logged STEP LOG REMEDY COMMAND...: the output goes to build/logs/LOG, and a
-# dot or two shows that it lives. On failure: the end of the log, and what to do.
+# logged STEP LOG REMEDY COMMAND...: the output goes to build/logs/LOG, and the
+# progress of it to the terminal. On failure: the end of the log, and what to do.
 logged() {
     step=$1 log=$logs/$2 remedy=$3
     shift 3
     say "$step (log: ${log#"$top"/})"
-    "$@" >"$log" 2>&1 </dev/null &
-    pid=$!
-    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM HUP
-    shown=
-    while kill -0 "$pid" 2>/dev/null; do
-        sleep 1
-        shown=$(progress "$log" "$shown")
-    done
-    trap - INT TERM HUP
-    if wait "$pid"; then
-        progress_end "$shown"
-        return 0
-    fi
-    progress_end "$shown"
+    : >"$log"
+    watch_log "$log" $$ &
+    watcher=$!
+    # In the foreground, so that Ctrl-C reaches it.
+    status=0
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    kill "$watcher" 2>/dev/null || :
+    wait "$watcher" 2>/dev/null || :
+    [ ! -t 2 ] || printf '\r' >&2
+    [ "$status" = 0 ] && return 0
     tail -n 25 "$log" >&2
     die "$step" "see ${log#"$top"/}" "$remedy"
+}
+
+# watch_log LOG PID: shows how LOG gets on, for as long as PID lives.
+watch_log() {
+    shown=
+    while kill -0 "$2" 2>/dev/null; do
+        shown=$(progress "$1" "$shown")
+        sleep 1
+    done
 }
 
 # The newest "[n/m]" of ninja, or nothing: rewritten in place on a terminal,
@@ -76,8 +81,6 @@ progress() {
 tenth() {
     echo "$1" | tr '[]/' '   ' | { read -r n m; echo $((n * 10 / (m > 0 ? m : 1))); }
 }
-
-progress_end() { [ -z "$1" ] || [ ! -t 2 ] || printf '\n' >&2; }
 
 # One run at a time works in build/; the lock goes with the process.
 take_lock() {
