@@ -82,7 +82,7 @@ void ivshmem_client_drop(IvshmemClient *client, const char *reason, ...)
     client_leave(client);
 }
 
-static void client_left(IvshmemClient *client, const char *how)
+void ivshmem_client_left(IvshmemClient *client, const char *how)
 {
     IvshmemLogSubject subject = ivshmem_client_subject(client);
 
@@ -101,12 +101,12 @@ static void client_read(IvshmemClient *client)
     ssize_t n = read(client->watch.fd, bytes, sizeof(bytes));
 
     if (n == 0) {
-        client_left(client, "closed the connection");
+        ivshmem_client_left(client, "closed the connection");
         return;
     }
     if (n < 0) {
         if (errno != EAGAIN && errno != EINTR) {
-            client_left(client, g_strerror(errno));
+            ivshmem_client_left(client, g_strerror(errno));
         }
         return;
     }
@@ -128,7 +128,7 @@ static void client_ready(IvshmemWatch *watch, uint32_t events)
 
     G_STATIC_ASSERT(offsetof(IvshmemClient, watch) == 0);
     if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP)) {
-        client_left(client, "closed the connection");
+        ivshmem_client_left(client, "closed the connection");
         return;
     }
     if (events & EPOLLOUT) {

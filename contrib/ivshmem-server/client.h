@@ -31,6 +31,9 @@ void ivshmem_client_admit(IvshmemDoor *door, int sock);
 void ivshmem_client_drop(IvshmemClient *client, const char *reason, ...)
     G_GNUC_PRINTF(2, 3);
 
+/* It has closed the connection.  Freed when the turn ends as well. */
+void ivshmem_client_left(IvshmemClient *client, const char *how);
+
 /* Disconnect without a word: the server stops. */
 void ivshmem_client_free(IvshmemClient *client);
 

@@ -192,6 +192,10 @@ static void outbox_failed(IvshmemClient *client, int error)
     case -ENFILE:
         outbox_wait(client, error);
         break;
+    case -EPIPE:
+    case -ECONNRESET:
+        ivshmem_client_left(client, "closed the connection");
+        break;
     default:
         ivshmem_client_drop(client, "cannot send: %s", ivshmem_strerror(error));
     }
