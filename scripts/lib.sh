@@ -82,6 +82,12 @@ tenth() {
     echo "$1" | tr '[]/' '   ' | { read -r n m; echo $((n * 10 / (m > 0 ? m : 1))); }
 }
 
+# QEMU's configure and make cannot live with these in a path.
+case $top in
+*[[:space:]:]*)
+    die "start" "the clone's path has a space or colon: $top" "move it elsewhere" ;;
+esac
+
 # One run at a time works in build/; the lock goes with the process.
 take_lock() {
     [ -z "${IVSHMEM_LOCKED:-}" ] || return 0
