@@ -11,7 +11,7 @@
 #include <glib.h>
 
 typedef enum IvshmemLogTarget {
-    IVSHMEM_LOG_STDERR,         /* the journal, when stderr is connected to it */
+    IVSHMEM_LOG_STDERR,         /* the journal, when stderr leads there */
     IVSHMEM_LOG_SYSLOG,
 } IvshmemLogTarget;
 

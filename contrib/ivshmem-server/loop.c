@@ -98,7 +98,10 @@ static int loop_control(IvshmemLoop *loop, int operation, IvshmemWatch *watch)
 {
     struct epoll_event event = { .events = watch->events, .data.ptr = watch };
 
-    return epoll_ctl(loop->epoll, operation, watch->fd, &event) < 0 ? -errno : 0;
+    if (epoll_ctl(loop->epoll, operation, watch->fd, &event) < 0) {
+        return -errno;
+    }
+    return 0;
 }
 
 int ivshmem_loop_add(IvshmemLoop *loop, IvshmemWatch *watch)

@@ -34,8 +34,9 @@ typedef struct Command {
 
 static IvshmemLoadClient *load_nth(const IvshmemLoad *load, long n)
 {
-    return g_ptr_array_index(load->clients, CLAMP(n, 0,
-                                                  (long)load->clients->len - 1));
+    long last = (long)load->clients->len - 1;
+
+    return g_ptr_array_index(load->clients, CLAMP(n, 0, last));
 }
 
 static char *cmd_join(IvshmemLoad *load, const long *args, char **why)
@@ -117,8 +118,9 @@ static char *cmd_settle(IvshmemLoad *load, const long *args, char **why)
     for (unsigned i = 0; i < load->clients->len; i++) {
         frames += load_nth(load, i)->frames;
     }
-    return g_strdup_printf("frames=%" G_GUINT64_FORMAT " usec=%" G_GINT64_FORMAT,
-                           frames, g_get_monotonic_time() - start);
+    return g_strdup_printf("frames=%" G_GUINT64_FORMAT " usec=%"
+                           G_GINT64_FORMAT, frames,
+                           g_get_monotonic_time() - start);
 }
 
 static char *load_pause_range(IvshmemLoad *load, const long *args, bool paused)
