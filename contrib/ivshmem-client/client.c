@@ -297,7 +297,9 @@ gboolean client_open(Client *client, int fd, int timeout_ms, GError **error)
         return client_fail(client, "cannot connect to", ret, error);
     }
     ivshmem_fd_steal(&sock);
-    ret = ivshmem_peer_wait_ready(client->peer, timeout_ms);
+    do {
+        ret = ivshmem_peer_wait_ready(client->peer, timeout_ms);
+    } while (ret == -EINTR);
     if (ret == IVSHMEM_E_TIMEOUT && ivshmem_peer_size(client->peer)) {
         g_printerr("ivshmem-client: %s gives us no vector: nobody can ring "
                    "us\n", client->path);

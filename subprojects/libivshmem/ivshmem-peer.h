@@ -95,7 +95,8 @@ int ivshmem_peer_next(IvshmemPeer *peer, IvshmemPeerEvent *event);
 
 /*
  * The same, waiting up to @timeout_ms milliseconds (-1: for ever).  Returns 1,
- * IVSHMEM_E_TIMEOUT, -EINTR when a signal handler ran, or an error.
+ * IVSHMEM_E_TIMEOUT, -EINTR after a signal (on Linux SIGCONT is one, even
+ * without a handler), or an error.
  */
 IVSHMEM_WARN_UNUSED
 int ivshmem_peer_wait(IvshmemPeer *peer, int timeout_ms,
