@@ -113,6 +113,7 @@ class FaultTest(support.TestCase):
 
 
 class Handshake(FaultTest):
+    # R-CLI-6
     def test_end_at_every_byte(self):
         """Each cut in the handshake ends the client with a message, never with a signal."""
         shm, eventfd = memory(), os.eventfd(0)
@@ -150,6 +151,7 @@ class Handshake(FaultTest):
                     script.send(value, fd)
                 self.ends(process, NO_SERVER, why)
 
+    # R-CLI-7
     def test_silence(self):
         listener = self.listener()
         result = Client.run(listener.path, "id", options=["--timeout", "100ms"])
@@ -196,6 +198,7 @@ class Memory(FaultTest):
         self.assertGreaterEqual(status, 0, process.err.text)
         return status, process
 
+    # R-CLI-11
     def test_cannot_be_mapped(self):
         pipe, eventfd, empty, folder = os.pipe(), os.eventfd(0), memory(0), os.open("/", os.O_RDONLY)
         for fd in (*pipe, eventfd, empty, folder):
@@ -295,6 +298,7 @@ class ServerGone(FaultTest):
         self.assertEqual(client.wait(), 0)
         self.assertEqual(os.pread(shm, 1, 0), b"\x42")
 
+    # R-CLI-14
     def test_reconnect_to_another_memory(self):
         listener = self.listener()
         client = self.start(Client(listener.path, "--reconnect"))
@@ -308,6 +312,7 @@ class ServerGone(FaultTest):
         client.err.wait_for("different shared memory; start ivshmem-client again")
         self.assertEqual(client.command("info")["connected"], False)
 
+    # R-CLI-18
     def test_pauses_grow(self):
         """C3: a server that closes at once is asked again later and later."""
         listener = self.listener()
@@ -352,6 +357,7 @@ class Limits(FaultTest):
         process.close_stdin()
         self.assertEqual(process.wait(), 0)
 
+    # R-CLI-12
     def test_out_of_descriptors(self):
         """C3: says so and ends; no second visit."""
         listener = self.listener()

@@ -50,6 +50,7 @@ class Options(ServerTest):
                 self.assertIn(reason, error)
                 self.assertEqual(os.listdir(self.dir), [])
 
+    # R-SRV-16
     def test_vectors(self):
         server = self.server("-n", "2048")
         group = self.load(server, "--keep", vectors=2048)
@@ -75,6 +76,7 @@ class Options(ServerTest):
         inode = os.stat(os.path.join("/dev/shm", os.path.basename(self.dir))).st_ino
         self.assertEqual(group("memory 1"), {"size": str(1 << 20), "inode": str(inode)})
 
+    # R-SRV-14, R-SRV-15
     def test_first_id(self):
         server = self.server("--first-id=65534")
         group = self.load(server)
@@ -127,6 +129,7 @@ class Options(ServerTest):
         server = self.server()
         self.assertEqual(stat.S_IMODE(os.stat(server.socket).st_mode), 0o750)
 
+    # R-SRV-22
     def test_socket_owner_and_group(self):
         if os.geteuid() != 0:
             raise unittest.SkipTest("only root can give files away")
@@ -136,6 +139,7 @@ class Options(ServerTest):
         self.assertEqual((st.st_uid, grp.getgrgid(st.st_gid).gr_name, stat.S_IMODE(st.st_mode)),
                          (65534, "nogroup", 0o660))
 
+    # R-SRV-12
     def test_a_client_that_talks(self):
         server = self.server()
         group = self.load(server)

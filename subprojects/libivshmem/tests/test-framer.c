@@ -68,6 +68,7 @@ static void test_limits(void)
 }
 
 /* One frame in two pieces, cut at every byte, the fd with either piece. */
+/* R-CLI-3 */
 static void test_split(void)
 {
     uint8_t bytes[IVSHMEM_FRAME_SIZE];
@@ -97,6 +98,7 @@ static void test_split(void)
     }
 }
 
+/* R-CLI-4 */
 static void test_second_fd(void)
 {
     uint8_t bytes[IVSHMEM_FRAME_SIZE] = { 0 };

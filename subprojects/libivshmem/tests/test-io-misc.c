@@ -80,6 +80,7 @@ static void test_connect(void)
     g_assert_cmpint(g_rmdir(dir), ==, 0);
 }
 
+/* R-SRV-22 */
 static void test_listen_modes(void)
 {
     static const struct {
@@ -141,6 +142,7 @@ static void test_path_lengths(void)
     g_assert_cmpint(g_rmdir(dir), ==, 0);
 }
 
+/* R-CLI-20, R-CLI-21, R-SRV-16 */
 static void test_eventfd(void)
 {
     const uint64_t full = UINT64_MAX - 1;
@@ -172,6 +174,7 @@ static void test_eventfd(void)
 }
 
 /* Whoever else holds an eventfd can make it blocking, and empty it. */
+/* R-CLI-22 */
 static void test_drain_blocking(void)
 {
     uint64_t count = 99;
@@ -238,6 +241,7 @@ static void test_not_an_eventfd(void)
     ivshmem_fd_close(&pipes[0]);
 }
 
+/* R-CLI-13 */
 static void test_set_nonblock(void)
 {
     int fd = eventfd(0, EFD_CLOEXEC), other = dup(fd);

@@ -104,6 +104,7 @@ static void recv_frame(int sock, IvshmemFrame *frame)
 }
 
 /* Every fd arrives with the frame it was sent with, fit for use. */
+/* R-SRV-1 */
 static void test_fd_travels(void)
 {
     Pair pair = pair_new();
@@ -177,6 +178,7 @@ static void test_nothing_and_eof(void)
 }
 
 /* A frame in two pieces: the fd comes with the first byte of its own. */
+/* R-CLI-3 */
 static void test_pieces(void)
 {
     int event = ivshmem_io_eventfd();
@@ -199,6 +201,7 @@ static void test_pieces(void)
     ivshmem_fd_close(&event);
 }
 
+/* R-CLI-4 */
 static void test_many_fds(void)
 {
     static const unsigned numbers[] = { 2, 3, 4, 253 };
@@ -234,6 +237,7 @@ static struct rlimit fds_limit(unsigned room)
 }
 
 /* Out of descriptors: the loss is noticed, nothing is leaked. */
+/* R-CLI-4, R-CLI-12 */
 static void test_ctrunc(void)
 {
     int event;

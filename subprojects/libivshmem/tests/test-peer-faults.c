@@ -42,6 +42,7 @@ static void send_cut(int sock, size_t frames, size_t bytes, int shm)
     }
 }
 
+/* R-CLI-6 */
 static void test_eof_at_every_byte(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -99,6 +100,7 @@ static void test_free_at_every_byte(void)
 }
 
 /* A frame that is wrong at this place, after @frames good ones. */
+/* R-CLI-5, R-CLI-6 */
 static void test_wrong_frames(void)
 {
     static const struct {
@@ -161,6 +163,7 @@ static int wrong_fd(int kind)
 }
 #define WRONG_FDS 4
 
+/* R-CLI-10 */
 static void test_not_eventfds(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -182,6 +185,7 @@ static void test_not_eventfds(void)
 }
 
 /* Memory that cannot be mapped is no reason not to ring. */
+/* R-CLI-11 */
 static void test_not_memory(void)
 {
     for (int i = 0; i < WRONG_FDS + 2; i++) {
@@ -209,6 +213,7 @@ static void test_not_memory(void)
 }
 
 /* The limit is found in the middle of the handshake. */
+/* R-CLI-12 */
 static void test_out_of_descriptors(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();

@@ -70,6 +70,7 @@ static void server_stop(Server *server)
 }
 
 /* Without a server, the living ring each other. */
+/* R-CLI-6 */
 static void test_without_server(void)
 {
     Server server;
@@ -90,6 +91,7 @@ static void test_without_server(void)
     server_stop(&server);
 }
 
+/* R-CLI-15 to R-CLI-17 */
 static void test_same_again(void)
 {
     Server server;
@@ -138,6 +140,7 @@ static void test_same_again(void)
 }
 
 /* A peer may also come back with fewer vectors. */
+/* R-CLI-15 */
 static void test_fewer_vectors(void)
 {
     Server server;
@@ -157,6 +160,7 @@ static void test_fewer_vectors(void)
     server_stop(&server);
 }
 
+/* R-CLI-14 */
 static void test_other_memory(void)
 {
     Server server;
@@ -189,6 +193,7 @@ static void test_other_memory(void)
 }
 
 /* The same object, but shrunk meanwhile: access could raise SIGBUS. */
+/* R-CLI-14 */
 static void test_other_size(void)
 {
     Server server;

@@ -6,11 +6,13 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "fd-leak.h"
 #include "ivshmem-fd.h"
@@ -23,6 +25,7 @@ static void test_handshake(void)
     IVSHMEM_FD_AUTO int shm = script_memory();
     IvshmemPeer *peer;
     IVSHMEM_FD_AUTO int sock = script_new(&peer);
+    char byte;
 
     g_assert_true(ivshmem_peer_connected(peer));
     g_assert_cmpint(ivshmem_peer_id(peer), ==, -1);
@@ -52,11 +55,16 @@ static void test_handshake(void)
     g_assert_cmpint(ivshmem_peer_next_id(peer, 5), ==, 9);
     g_assert_cmpint(ivshmem_peer_next_id(peer, 9), ==, -1);
     g_assert_cmpint(ivshmem_peer_next_id(peer, 65535), ==, -1);
+
+    /* R-CLI-1 */
+    g_assert_cmpint(recv(sock, &byte, 1, MSG_DONTWAIT), ==, -1);
+    g_assert_cmpint(errno, ==, EAGAIN);
     ivshmem_peer_free(peer);
     ivshmem_peer_free(NULL);
 }
 
 /* Its events, and rings, are still there afterwards. */
+/* R-CLI-7 */
 static void test_wait_ready(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -84,6 +92,7 @@ static void test_wait_ready(void)
 }
 
 /* Own vectors before the memory, as the incumbent's device takes it too. */
+/* R-CLI-5: MEMORY may come last */
 static void test_memory_last(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -100,6 +109,7 @@ static void test_memory_last(void)
     ivshmem_peer_free(peer);
 }
 
+/* R-CLI-8 */
 static void test_joins_and_leaves(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -130,6 +140,7 @@ static void test_joins_and_leaves(void)
     ivshmem_peer_free(peer);
 }
 
+/* R-CLI-20, R-CLI-21 */
 static void test_ring(void)
 {
     IVSHMEM_FD_AUTO int shm = script_memory();
@@ -257,6 +268,7 @@ static void test_map(void)
 }
 
 /* A descriptor opened for reading only, and one sealed against writing. */
+/* R-CLI-19 */
 static void test_map_read_only(void)
 {
     for (int sealed = 0; sealed < 2; sealed++) {

@@ -44,6 +44,7 @@ static void leave_all(IvshmemRegistry *registry)
     ivshmem_registry_free(registry);
 }
 
+/* R-SRV-16 */
 static void test_vectors(void)
 {
     World *world = world_new(0);
@@ -60,6 +61,7 @@ static void test_vectors(void)
     world_free(world);
 }
 
+/* R-SRV-13 */
 static void test_fixed(void)
 {
     World *world = world_new(10);
@@ -178,6 +180,7 @@ static void test_exhaustion(void)
     leave_all(registry);
 }
 
+/* R-SRV-15 */
 static void test_full(void)
 {
     const uint16_t first = IVSHMEM_ID_MAX - 299;
@@ -204,6 +207,7 @@ static void test_full(void)
  * An id is used again as late as possible: a peer that missed the departure
  * must not take a newcomer for the one who left.
  */
+/* R-SRV-14 */
 static void test_reuse_late(void)
 {
     const uint16_t first = IVSHMEM_ID_MAX - 9;
@@ -256,6 +260,7 @@ static bool heap_is_counted(void)
  * 100,000 peers come and go while one does not read and another keeps up:
  * nothing piles up, for the stuck one either.
  */
+/* R-SRV-8 */
 static void test_memory_bounded(void)
 {
     IvshmemRegistry *registry;

@@ -138,6 +138,7 @@ static void check_one(Order *order, void *data)
 }
 
 /* 4 peers, all orders, one of them reads any number of frames at any point. */
+/* R-SRV-5 to R-SRV-7 */
 static void test_one_stops_anywhere(void)
 {
     Order order = { .n = 0 };
@@ -196,6 +197,7 @@ static void check_ternary(Order *order, void *data)
 }
 
 /* 3 peers, all orders, every combination of who reads when. */
+/* R-SRV-5 to R-SRV-7 */
 static void test_all_combinations(void)
 {
     Order order = { .n = 0 };
@@ -243,6 +245,7 @@ static uint16_t random_id(GRand *rand)
 }
 
 /* A long life: up to 40 peers, and only 50 ids for those who ask for none. */
+/* R-SRV-13, R-SRV-14 */
 static void test_random_life(void)
 {
     g_autoptr(GRand) rand = test_rand_new();
@@ -293,6 +296,7 @@ static void test_random_life(void)
 }
 
 /* The very frames of a small group, in the order that the protocol demands. */
+/* R-SRV-2 to R-SRV-6 */
 static void test_frames(void)
 {
     static const int a_fds[] = { 11, 12 }, b_fds[] = { 21, 22 };

@@ -207,6 +207,7 @@ static void check_refused(const Refused *row)
     fake_fds_finish(&fds);
 }
 
+/* R-CLI-5 */
 static void test_table(void)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(accepted); i++) {
@@ -249,6 +250,7 @@ static void test_accessors(void)
 }
 
 /* The limit is clamped to what any device can have. */
+/* R-CLI-5: excess vectors */
 static void test_vector_limit(void)
 {
     static const struct {

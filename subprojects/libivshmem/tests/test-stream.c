@@ -128,6 +128,7 @@ static void stream_end(Stream *stream, IvshmemSession *session, size_t at)
     ivshmem_session_free(session);
 }
 
+/* R-CLI-3 */
 static void test_cut_everywhere(void)
 {
     g_autoptr(GRand) rand = test_rand_new();
@@ -145,6 +146,7 @@ static void test_cut_everywhere(void)
     stream_finish(&stream);
 }
 
+/* R-CLI-6 */
 static void test_eof_everywhere(void)
 {
     g_autoptr(GRand) rand = test_rand_new();
@@ -295,6 +297,7 @@ static void test_refused_with_fd(void)
 }
 
 /* A reader that takes more than it may is told, and is not obeyed. */
+/* R-CLI-2 */
 static void test_too_much(void)
 {
     static const uint8_t bytes[2 * IVSHMEM_FRAME_SIZE] = { 0 };
