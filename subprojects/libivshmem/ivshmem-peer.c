@@ -87,7 +87,7 @@ static void peer_unwatch(IvshmemPeer *peer, int fd)
     epoll_ctl(peer->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
-/* Ends the connection; @error 0: the server closed it. */
+/* @error 0: the server closed the connection. */
 static void peer_fail(IvshmemPeer *peer, int error)
 {
     IVSHMEM_FD_AUTO int partial = -1;
@@ -319,13 +319,9 @@ static int64_t peer_deadline(int timeout_ms)
 /* Rounded up: nobody wakes up a moment early and has to wait again. */
 static int peer_left_ms(int64_t deadline)
 {
-    int64_t left;
+    int64_t left = deadline - g_get_monotonic_time();
 
-    if (deadline < 0) {
-        return -1;
-    }
-    left = deadline - g_get_monotonic_time();
-    return left <= 0 ? 0 : (int)((left + 999) / 1000);
+    return deadline < 0 ? -1 : left <= 0 ? 0 : (int)((left + 999) / 1000);
 }
 
 int ivshmem_peer_next(IvshmemPeer *peer, IvshmemPeerEvent *event)
@@ -580,16 +576,13 @@ int ivshmem_peer_map(IvshmemPeer *peer, bool writable, void **address,
     void *map;
     int ret = ivshmem_memory_map(&peer->memory, writable, &map);
 
-    if (ret < 0) {
-        return ret;
-    }
-    if (address) {
+    if (ret == 0 && address) {
         *address = map;
     }
-    if (size) {
+    if (ret == 0 && size) {
         *size = ivshmem_memory_size(&peer->memory);
     }
-    return 0;
+    return ret;
 }
 
 /* The eventfds of @id, or NULL. */
@@ -608,13 +601,22 @@ int ivshmem_peer_ring_fd(const IvshmemPeer *peer, uint16_t id, uint32_t vector)
     return g_array_index(fds, int, vector);
 }
 
+/*
+ * Other holders of the eventfd may have cleared O_NONBLOCK since we set it
+ * (QEMU's sockets do), and a peer with bad intentions may fill the counter.
+ */
 int ivshmem_peer_ring(IvshmemPeer *peer, uint16_t id, uint32_t vector)
 {
     int fd, ret;
 
     g_rw_lock_reader_lock(&peer->lock);
-    fd = ivshmem_peer_ring_fd(peer, id, vector);
-    ret = fd < 0 ? fd : ivshmem_io_ring(fd);
+    fd = ret = ivshmem_peer_ring_fd(peer, id, vector);
+    if (fd >= 0) {
+        ret = ivshmem_io_set_nonblock(fd);
+    }
+    if (ret == 0) {
+        ret = ivshmem_io_ring(fd);
+    }
     g_rw_lock_reader_unlock(&peer->lock);
     return ret;
 }

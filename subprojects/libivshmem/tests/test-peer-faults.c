@@ -236,6 +236,33 @@ static void test_out_of_descriptors(void)
     ivshmem_peer_free(peer);
 }
 
+/* R-CLI-22: a peer has filled its counter, and made the eventfd block. */
+static void test_full_counter(void)
+{
+    const uint64_t full = UINT64_MAX - 1;
+    IVSHMEM_FD_AUTO int shm = script_memory();
+    IvshmemPeer *peer;
+    IVSHMEM_FD_AUTO int sock = script_new(&peer);
+    int fds[1], own[1];
+
+    script_greet(sock, 3, shm);
+    script_vectors(sock, 5, 1, fds);
+    script_vectors(sock, 3, 1, own);
+    script_expect_ready(peer, 3);
+    g_assert_cmpint(write(fds[0], &full, sizeof(full)), ==, sizeof(full));
+    g_assert_cmpint(fcntl(fds[0], F_SETFL, 0), ==, 0);
+    g_assert_cmpint(ivshmem_peer_ring(peer, 5, 0), ==, 0);
+
+    g_assert_cmpint(write(own[0], &full, sizeof(full)), ==, sizeof(full));
+    g_assert_cmpint(fcntl(own[0], F_SETFL, 0), ==, 0);
+    g_assert_cmpint(ivshmem_peer_ring(peer, 3, 0), ==, 0);
+    g_assert_cmpuint(script_expect(peer, IVSHMEM_PEER_RUNG).count, ==, full);
+    script_expect_none(peer);
+    ivshmem_fd_close(&fds[0]);
+    ivshmem_fd_close(&own[0]);
+    ivshmem_peer_free(peer);
+}
+
 /* Frames without an event do not keep the caller for ever. */
 static void test_flood(void)
 {
@@ -335,6 +362,7 @@ int main(int argc, char **argv)
     fd_leak_add("/peer/faults/not-eventfds", test_not_eventfds);
     fd_leak_add("/peer/faults/not-memory", test_not_memory);
     fd_leak_add("/peer/faults/out-of-descriptors", test_out_of_descriptors);
+    fd_leak_add("/peer/faults/full-counter", test_full_counter);
     fd_leak_add("/peer/faults/flood", test_flood);
     fd_leak_add("/peer/faults/random", test_random);
     fd_leak_add("/peer/faults/not-a-socket", test_not_a_socket);
