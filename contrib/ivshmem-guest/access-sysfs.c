@@ -20,7 +20,9 @@ static bool ivshmem_sysfs_failed(const char *what, const char *path, IvshmemErro
             geteuid() ? "run as root" :
             "the kernel is locked down: use VFIO ('ivshmem-guest bind')" :
         errno == ENOENT ? "the kernel lacks this file: use VFIO ('ivshmem-guest bind')" :
-        errno == EINVAL ? "the kernel refuses to map it (is the BAR assigned?)" :
+        errno == EINVAL ? "the kernel refuses: a program that uses the device by VFIO "
+                          "or uio has it mapped; end that, or boot this guest with "
+                          "iomem=relaxed" :
         errno == ENOMEM || errno == EAGAIN ? "free memory, or raise 'ulimit -v'" :
         "see dmesg";
 

@@ -60,8 +60,8 @@ static bool ivshmem_vfio_open_group(IvshmemAccess *access, IvshmemError *err)
     }
     if (errno == EBUSY) {
         return ivshmem_error_set(err, "device in use: another program has %s open "
-                                 "(VFIO allows one); end it, or use --via sysfs, "
-                                 "which can do all but wait", path);
+                                 "(VFIO allows one); end it; beside 'wait' other "
+                                 "commands work with --via sysfs", path);
     }
     return ivshmem_error_set(err, "cannot open %s: %s; %s", path, strerror(errno),
                              errno == ENOENT ? "run 'ivshmem-guest bind' again" :

@@ -20,9 +20,10 @@ _Static_assert(sizeof(IvshmemChannelBlock) == 192, "block layout");
 _Static_assert(sizeof(IvshmemChannelSlot) == 192, "slot layout");
 _Static_assert(sizeof(IvshmemChannelLayout) <= 4096, "fits the smallest region");
 
-/* Polling: spin so often, then yield so often, then nap. */
-#define IVSHMEM_POLL_SPINS  2000
-#define IVSHMEM_POLL_YIELDS 20000
+/* Polling: spin until here, yield until there, then nap: the other side may need
+ * this very CPU. */
+#define IVSHMEM_POLL_SPINS  500
+#define IVSHMEM_POLL_YIELDS 700
 #define IVSHMEM_POLL_NAP_NS 50000
 
 static uint32_t ivshmem_channel_load(const volatile uint32_t *field)

@@ -67,10 +67,9 @@ static bool ivshmem_wait_loop(IvshmemAccess *access, const IvshmemOptions *opt,
             break;
         case 0:
             return ivshmem_error_set(err, "no interrupt within %.3g s (%" PRIu64 " more "
-                                     "expected); does a peer ring ID %" PRIu32 "?",
-                                     opt->timeout_ns / 1e9, left,
-                                     ivshmem_access_read_reg(access,
-                                                             IVSHMEM_REG_IV_POSITION));
+                                     "expected); does a peer ring this guest's ID "
+                                     "('ivshmem-guest info')?",
+                                     opt->timeout_ns / 1e9, left);
         default:
             return false;
         }
@@ -78,6 +77,7 @@ static bool ivshmem_wait_loop(IvshmemAccess *access, const IvshmemOptions *opt,
     return true;
 }
 
+/* Takes no registers: many kernels let sysfs have only what VFIO has not. */
 bool ivshmem_command_wait(const IvshmemOptions *opt, int argc, char **argv,
                           IvshmemError *err)
 {
@@ -86,7 +86,7 @@ bool ivshmem_command_wait(const IvshmemOptions *opt, int argc, char **argv,
     bool ok = true;
 
     if ((argc && !ivshmem_parse_u16(argv[0], "vector", &vector, err)) ||
-        !ivshmem_access_open(&access, opt, IVSHMEM_NEED_REGS | IVSHMEM_NEED_IRQ, err)) {
+        !ivshmem_access_open(&access, opt, IVSHMEM_NEED_IRQ, err)) {
         return false;
     }
     if (argc && vector >= access.n_events) {

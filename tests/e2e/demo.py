@@ -156,6 +156,8 @@ class Demo:
 
     def third_party(self, server, pair, ids):
         text = "Greetings from the host to both of you"
+        for machine in pair:    # goodbyes that came when nobody listened any more
+            machine.run("ivshmem-guest wait --timeout 50ms --count 1000")
         jobs = [machine.begin("ivshmem-guest wait --verbose --timeout 30 2>&1 && "
                               "ivshmem-guest cat %d %d" % (HOST_OFFSET, len(text)))
                 for machine in pair]

@@ -412,6 +412,11 @@ class Qemu(Process):
                              name=name, **kwargs)
             try:
                 self.qmp = Qmp(accept(listener, self))
+            except ConnectionError as error:
+                self.wait()
+                self.stop()
+                raise AssertionError("%s ended with status %s at start:\n%s" % (
+                    name, self.status, self.err.text)) from error
             except BaseException:
                 self.stop()
                 raise

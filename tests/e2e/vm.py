@@ -9,6 +9,7 @@ Linux guests that do what they are told.
     job = vm.begin("..."); job.wait_for("regex"); job.finish() -> Answer
 One command runs at a time; use "&" in the shell for more.  Commands travel over the second serial
 port: a line in, output and "\\x1e<status>" out.
+LinuxTestCase has guests that all tests of a class share: boot() starts them, cls.machine() makes one.
 accelerator() says KVM or TCG: KVM only where a Linux guest really boots under it, which is tried
 once with a time limit and remembered in build/.  IVSHMEM_ACCEL=tcg|kvm decides by hand.
 """
@@ -18,7 +19,9 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import subprocess
+import unittest
 
 import linuximage
 import support
@@ -202,3 +205,59 @@ def accelerator(exe=None):
     if known[key]:
         return "kvm", "a Linux guest boots under it"
     return "tcg", "/dev/kvm is there, but a Linux guest does not boot under it"
+
+
+class LinuxTestCase(unittest.TestCase):
+    """Guests shared by the tests of a class.  Commands in tests have timeouts of their own."""
+
+    maxDiff = None
+
+    @classmethod
+    def boot(cls):
+        raise NotImplementedError
+
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = support.temporary_directory()
+        cls.addClassCleanup(shutil.rmtree, cls.dir, ignore_errors=True)
+        cls.machines = []
+        cls.boot()
+        for machine in cls.machines:
+            machine.ready()
+
+    @classmethod
+    def start(cls, process):
+        cls.addClassCleanup(process.stop)
+        return process
+
+    @classmethod
+    def machine(cls, *devices, **options):
+        vm = cls.start(LinuxVM(cls.dir, *devices, **options))
+        cls.machines.append(vm)
+        return vm
+
+    def setUp(self):
+        for machine in self.machines:
+            if machine.job:         # left behind by a test that failed
+                machine.job.finish(60)
+
+    def fails(self, machine, command, *texts, status=1):
+        """The command must fail and say each of these."""
+        answer = machine.run(command)
+        self.assertEqual(answer.status, status, answer.text)
+        for text in texts:
+            self.assertIn(text, answer.text)
+        return answer.text
+
+    def answer(self, machine, command, seconds=support.DEFAULT_WAIT):
+        """The JSON that a command prints."""
+        return json.loads(machine.check(command, seconds))
+
+    def both(self, first, second, seconds=60):
+        """Runs (machine, command) pairs at once; both must succeed.  Returns the two outputs."""
+        jobs = [machine.begin(command) for machine, command in (first, second)]
+        answers = [job.finish(seconds) for job in jobs]
+        for answer, job in zip(answers, jobs):
+            self.assertEqual(answer.status, 0, "%s: %s\n%s"
+                             % (job.vm.name, job.command, [other.text for other in answers]))
+        return [answer.text for answer in answers]
