@@ -1,0 +1,320 @@
+/*
+ * ivshmem tests: what the guest sees of one device that is alone.  Interrupts
+ * and peers are the matter of other files.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <glib/gstdio.h>
+#include <sys/mman.h>
+#include "hw/pci/pci_regs.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "ivshmem-fd.h"
+#include "ivshmem-server-script.h"
+#include "ivshmem-test.h"
+
+#define SIZE (1 * MiB)
+#define SIZE_TEXT "1048576"
+
+/* A plain and a doorbell device, each alone in slot 0 */
+
+static IvshmemVM *plain_start(const char *machine, QIvshmem *d)
+{
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+
+    ivshmem_vm_memory_add(vm, "mem", SIZE, true);
+    ivshmem_vm_plug(vm, 0, "iv", "ivshmem-plain", "\"memdev\": \"mem\"");
+    ivshmem_vm_probe(vm, 0, d);
+    return vm;
+}
+
+static void doorbell_plug(IvshmemVM *vm, IvshmemScript *s, uint16_t id,
+                          unsigned vectors, QIvshmem *d)
+{
+    ivshmem_vm_chardev_add(vm, "chr", s->path);
+    ivshmem_script_accept(s);
+    ivshmem_script_hello(s, id, MIN(vectors, 4));
+    ivshmem_vm_plug(vm, 0, "iv", "ivshmem-doorbell",
+                    "\"chardev\": \"chr\", \"vectors\": %u", vectors);
+    ivshmem_vm_probe(vm, 0, d);
+    g_assert_cmpuint(d->vectors, ==, vectors);
+}
+
+static void doorbell_unplug(IvshmemVM *vm)
+{
+    ivshmem_vm_unplug(vm, 0, "iv");
+    ivshmem_vm_chardev_remove(vm, "chr");
+}
+
+static void on_plain(const char *machine, void (*check)(IvshmemVM *,
+                                                        QIvshmem *, uint16_t))
+{
+    QIvshmem d;
+    IvshmemVM *vm = plain_start(machine, &d);
+
+    g_assert_cmpuint(d.vectors, ==, 0);
+    check(vm, &d, 0);
+    ivshmem_vm_stop(vm);
+}
+
+static void on_doorbell(const char *machine,
+                        void (*check)(IvshmemVM *, QIvshmem *, uint16_t))
+{
+    static const uint16_t ids[] = { 0, 1, 0x1234, 65535 };
+    IvshmemScript *s = ivshmem_script_new(SIZE);
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+    QIvshmem d;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(ids); i++) {
+        doorbell_plug(vm, s, ids[i], 4, &d);
+        check(vm, &d, ids[i]);
+        doorbell_unplug(vm);
+    }
+    ivshmem_vm_stop(vm);
+    ivshmem_script_free(s);
+}
+
+static void check_identity(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    ivshmem_check_identity(d);
+    g_assert_cmpuint(ivshmem_vm_get_int(vm, "iv", "peer-id"), ==, id);
+    g_assert_cmpuint(ivshmem_vm_get_int(vm, "iv", "region-size"), ==, SIZE);
+}
+
+static void check_registers(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    ivshmem_check_registers(d, id);
+}
+
+static void check_accesses(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    ivshmem_check_accesses(d, id);
+}
+
+static void check_memory(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    ivshmem_check_memory(d, SIZE);
+}
+
+static void check_reset(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    uint16_t command = qpci_config_readw(&d->dev, PCI_COMMAND);
+
+    g_assert_cmphex(command & PCI_COMMAND_MEMORY, !=, 0);
+    qivshmem_write(d, IVSHMEM_REG_INTR_MASK, 0xdeadbeef);
+    qivshmem_write(d, IVSHMEM_REG_INTR_STATUS, 0xdeadbeef);
+    qpci_io_writel(&d->dev, d->shm, 0, 0x12345678);
+    ivshmem_vm_reset(vm, NULL);
+    if (!vm->pcie) {            /* there it lies behind a bridge */
+        g_assert_cmphex(qpci_config_readw(&d->dev, PCI_COMMAND), ==, 0);
+    }
+    ivshmem_vm_reset(vm, d);
+    ivshmem_check_registers(d, id);
+    ivshmem_check_identity(d);
+    g_assert_cmphex(qpci_io_readl(&d->dev, d->shm, 0), ==, 0x12345678);
+}
+
+static void test_plain_identity(const char *machine)
+{
+    on_plain(machine, check_identity);
+}
+
+static void test_plain_registers(const char *machine)
+{
+    on_plain(machine, check_registers);
+}
+
+static void test_plain_accesses(const char *machine)
+{
+    on_plain(machine, check_accesses);
+}
+
+static void test_plain_memory(const char *machine)
+{
+    on_plain(machine, check_memory);
+}
+
+static void test_plain_reset(const char *machine)
+{
+    on_plain(machine, check_reset);
+}
+
+static void test_doorbell_identity(const char *machine)
+{
+    on_doorbell(machine, check_identity);
+}
+
+static void test_doorbell_registers(const char *machine)
+{
+    on_doorbell(machine, check_registers);
+}
+
+static void test_doorbell_accesses(const char *machine)
+{
+    on_doorbell(machine, check_accesses);
+}
+
+static void test_doorbell_memory(const char *machine)
+{
+    on_doorbell(machine, check_memory);
+}
+
+static void test_doorbell_reset(const char *machine)
+{
+    on_doorbell(machine, check_reset);
+}
+
+/* The command register before anybody has written it */
+static void test_command_is_zero(const char *machine)
+{
+    IvshmemScript *s = ivshmem_script_new(SIZE);
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+
+    ivshmem_vm_memory_add(vm, "mem", SIZE, true);
+    ivshmem_vm_plug(vm, 0, "plain", "ivshmem-plain", "\"memdev\": \"mem\"");
+    ivshmem_vm_chardev_add(vm, "chr", s->path);
+    ivshmem_script_accept(s);
+    ivshmem_script_hello(s, 0, 1);
+    ivshmem_vm_plug(vm, 1, "bell", "ivshmem-doorbell", "\"chardev\": \"chr\"");
+    for (unsigned slot = 0; slot < IVSHMEM_VM_SLOTS; slot++) {
+        QPCIDevice dev = {
+            .bus = vm->bus[slot],
+            .devfn = ivshmem_vm_devfn(vm, slot),
+        };
+
+        g_assert_true(ivshmem_vm_present(vm, slot));
+        g_assert_cmphex(qpci_config_readw(&dev, PCI_COMMAND), ==, 0);
+    }
+    ivshmem_vm_stop(vm);
+    ivshmem_script_free(s);
+}
+
+/* MSI-X layout and properties for few and many vectors */
+static void test_vectors(const char *machine)
+{
+    static const unsigned counts[] = { 1, 2, 64, 128, 129, 1000, 2048 };
+    IvshmemScript *s = ivshmem_script_new(SIZE);
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+    QIvshmem d;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+        doorbell_plug(vm, s, 3, counts[i], &d);
+        ivshmem_check_identity(&d);
+        doorbell_unplug(vm);
+    }
+    ivshmem_vm_stop(vm);
+    ivshmem_script_free(s);
+}
+
+/* Memory backends */
+
+static void check_backend(const char *machine, const char *object)
+{
+    g_autofree char *args = g_strdup_printf("-object %s", object);
+    IvshmemVM *vm = ivshmem_vm_start(machine, args);
+    QIvshmem d;
+
+    ivshmem_vm_plug(vm, 0, "iv", "ivshmem-plain", "\"memdev\": \"mem\"");
+    ivshmem_vm_probe(vm, 0, &d);
+    ivshmem_check_memory(&d, SIZE);
+    ivshmem_check_registers(&d, 0);
+    ivshmem_vm_unplug(vm, 0, "iv");
+    ivshmem_vm_object_del(vm, "mem");
+    ivshmem_vm_stop(vm);
+}
+
+static void test_backend_ram(const char *machine)
+{
+    check_backend(machine, "memory-backend-ram,id=mem,share=on,size="
+                  SIZE_TEXT);
+}
+
+static void test_backend_memfd(const char *machine)
+{
+    check_backend(machine, "memory-backend-memfd,id=mem,share=on,size="
+                  SIZE_TEXT);
+}
+
+static void test_backend_shm(const char *machine)
+{
+    check_backend(machine, "memory-backend-shm,id=mem,share=on,size="
+                  SIZE_TEXT);
+}
+
+/* Two devices on one file, and the host sees it too */
+static void test_backend_file(const char *machine)
+{
+    g_autofree char *dir = g_dir_make_tmp("ivshmem-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "memory", NULL);
+    g_autofree char *args = g_strdup_printf(
+        "-object memory-backend-file,id=a,share=on,size=" SIZE_TEXT
+        ",mem-path=%s "
+        "-object memory-backend-file,id=b,share=on,size=" SIZE_TEXT
+        ",mem-path=%s", path, path);
+    IvshmemVM *vm = ivshmem_vm_start(machine, args);
+    IVSHMEM_FD_AUTO int fd = open(path, O_RDWR | O_CLOEXEC);
+    uint32_t *host = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+                          0);
+    QIvshmem a, b;
+
+    g_assert_true(host != MAP_FAILED);
+    ivshmem_vm_plug(vm, 0, "iva", "ivshmem-plain", "\"memdev\": \"a\"");
+    ivshmem_vm_plug(vm, 1, "ivb", "ivshmem-plain", "\"memdev\": \"b\"");
+    ivshmem_vm_probe(vm, 0, &a);
+    ivshmem_vm_probe(vm, 1, &b);
+    qpci_io_writel(&a.dev, a.shm, 64, 0xcafe0001);
+    g_assert_cmphex(qpci_io_readl(&b.dev, b.shm, 64), ==, 0xcafe0001);
+    g_assert_cmphex(le32_to_cpu(host[16]), ==, 0xcafe0001);
+    host[17] = cpu_to_le32(0xcafe0002);
+    g_assert_cmphex(qpci_io_readl(&a.dev, a.shm, 68), ==, 0xcafe0002);
+    g_assert_cmphex(qpci_io_readl(&b.dev, b.shm, 68), ==, 0xcafe0002);
+    munmap(host, SIZE);
+    ivshmem_vm_stop(vm);
+    g_unlink(path);
+    g_rmdir(dir);
+}
+
+/* D12: a backend that shares nothing: a warning, and the device starts. */
+static void test_d12_share_off(const char *machine)
+{
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+    g_autofree char *said = NULL;
+    QIvshmem d;
+
+    ivshmem_vm_memory_add(vm, "private", SIZE, false);
+    said = ivshmem_vm_plug_says(vm, 0, "iv", "ivshmem-plain",
+                                "memdev=private");
+    g_assert_nonnull(strstr(said, "warning"));
+    g_assert_nonnull(strstr(said, "'private'"));
+    g_assert_nonnull(strstr(said, "share=on"));
+    ivshmem_vm_probe(vm, 0, &d);
+    ivshmem_check_memory(&d, SIZE);
+    ivshmem_vm_stop(vm);
+}
+
+void ivshmem_add_register_tests(void)
+{
+    static const IvshmemTest tests[] = {
+        { "plain-identity", test_plain_identity },
+        { "plain-registers", test_plain_registers },
+        { "plain-accesses", test_plain_accesses },
+        { "plain-memory", test_plain_memory },
+        { "plain-reset", test_plain_reset },
+        { "doorbell-identity", test_doorbell_identity },
+        { "doorbell-registers", test_doorbell_registers },
+        { "doorbell-accesses", test_doorbell_accesses },
+        { "doorbell-memory", test_doorbell_memory },
+        { "doorbell-reset", test_doorbell_reset },
+        { "command-is-zero", test_command_is_zero },
+        { "vectors", test_vectors },
+        { "backend-ram", test_backend_ram },
+        { "backend-memfd", test_backend_memfd },
+        { "backend-shm", test_backend_shm },
+        { "backend-file", test_backend_file },
+        { "D12-share-off", test_d12_share_off },
+        { }
+    };
+
+    ivshmem_test_add("registers", tests);
+}

@@ -1,0 +1,62 @@
+/*
+ * ivshmem tests: the program that runs them all, on pc and q35, and sees to it
+ * that no test keeps a descriptor.  The tests are in ivshmem-*-test.c.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "qemu/module.h"
+#include "ivshmem-test.h"
+
+typedef struct TestOnMachine {
+    const IvshmemTest *test;
+    const char *machine;
+} TestOnMachine;
+
+static const char *const machines[] = { "pc", "q35" };
+
+static unsigned test_own_fds(void)
+{
+    GDir *dir = g_dir_open("/proc/self/fd", 0, NULL);
+    unsigned n = 0;
+
+    g_assert_nonnull(dir);
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    g_dir_close(dir);
+    return n;
+}
+
+static void test_run(const void *opaque)
+{
+    const TestOnMachine *t = opaque;
+    unsigned fds = test_own_fds();
+
+    t->test->run(t->machine);
+    g_assert_cmpuint(test_own_fds(), ==, fds);
+}
+
+void ivshmem_test_add(const char *area, const IvshmemTest *tests)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(machines); i++) {
+        for (const IvshmemTest *test = tests;
+             qtest_has_machine(machines[i]) && test->name; test++) {
+            g_autofree char *path = g_strdup_printf(
+                "ivshmem/%s/%s/%s", machines[i], area, test->name);
+            TestOnMachine *t = g_new(TestOnMachine, 1);
+
+            *t = (TestOnMachine) { test, machines[i] };
+            qtest_add_data_func_full(path, t, test_run, g_free);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    module_call_init(MODULE_INIT_QOM);
+    ivshmem_add_register_tests();
+    return g_test_run();
+}

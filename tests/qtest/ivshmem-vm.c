@@ -1,0 +1,385 @@
+/*
+ * A virtual machine with ivshmem devices, for tests.  Knows how pc and q35
+ * plug and unplug; what devices do is the tests' part.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include <glib/gstdio.h>
+#include "hw/pci/pci_regs.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qlist.h"
+#include "ivshmem-vm.h"
+
+/* pc: slots of the root bus.  q35: one root port per slot. */
+#define VM_PC_SLOT 5
+#define VM_ROOT_PORT 0x10
+
+/* What the BARs of one slot's devices have to themselves. */
+#define VM_WINDOW 0xe0000000u
+#define VM_WINDOW_SIZE 0x08000000u
+
+/* Where MSI-X messages go in guest memory. */
+#define VM_MESSAGES 0x100000
+#define VM_MESSAGES_SIZE 0x10000
+
+/* ACPI PCI hot-plug, docs/specs/acpi_pci_hotplug.rst */
+#define VM_HOTPLUG_PC 0xae00
+#define VM_HOTPLUG_Q35 0x0cc0
+#define VM_HOTPLUG_EJECT 0x08
+#define VM_HOTPLUG_BUS 0x10
+
+/* Start and reset */
+
+static void vm_program_root_ports(IvshmemVM *vm)
+{
+    for (unsigned i = 0; vm->pcie && i < IVSHMEM_VM_SLOTS; i++) {
+        uint32_t window = VM_WINDOW + i * VM_WINDOW_SIZE;
+        QPCIDevice port = {
+            .bus = vm->bus[i],
+            .devfn = QPCI_DEVFN(VM_ROOT_PORT + i, 0),
+        };
+
+        qpci_config_writeb(&port, PCI_PRIMARY_BUS, 0);
+        qpci_config_writeb(&port, PCI_SECONDARY_BUS, i + 1);
+        qpci_config_writeb(&port, PCI_SUBORDINATE_BUS, i + 1);
+        qpci_config_writew(&port, PCI_MEMORY_BASE, window >> 16);
+        qpci_config_writew(&port, PCI_MEMORY_LIMIT,
+                           (window + VM_WINDOW_SIZE - 1) >> 16);
+        qpci_config_writew(&port, PCI_PREF_MEMORY_BASE, 0xfff0);
+        qpci_config_writew(&port, PCI_PREF_MEMORY_LIMIT, 0);
+        qpci_config_writew(&port, PCI_COMMAND, PCI_COMMAND_MEMORY |
+                                               PCI_COMMAND_MASTER);
+    }
+}
+
+IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
+{
+    IvshmemVM *vm = g_new0(IvshmemVM, 1);
+    GString *line = g_string_new(NULL);
+
+    vm->machine = machine;
+    vm->pcie = g_str_equal(machine, "q35");
+    vm->dir = g_dir_make_tmp("ivshmem-XXXXXX", NULL);
+    g_assert_nonnull(vm->dir);
+    vm->stderr_path = g_build_filename(vm->dir, "stderr", NULL);
+    g_string_append_printf(line, "-M %s -m 16M -nodefaults ", machine);
+    for (unsigned i = 0; vm->pcie && i < IVSHMEM_VM_SLOTS; i++) {
+        g_string_append_printf(line, "-device pcie-root-port,id=port%u,"
+                               "chassis=%u,addr=%x ", i, i + 1,
+                               VM_ROOT_PORT + i);
+    }
+    g_string_append_printf(line, "%s 2>>%s", args ?: "", vm->stderr_path);
+    vm->qts = qtest_init(line->str);
+    g_string_free(line, true);
+
+    for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
+        vm->bus[i] = qpci_new_pc(vm->qts, NULL);
+        vm->bus[i]->mmio_alloc_ptr = VM_WINDOW + i * VM_WINDOW_SIZE;
+        vm->bus[i]->mmio_limit = VM_WINDOW + (i + 1) * VM_WINDOW_SIZE;
+    }
+    vm_program_root_ports(vm);
+    return vm;
+}
+
+void ivshmem_vm_stop(IvshmemVM *vm)
+{
+    g_autofree char *said = NULL;
+
+    qtest_quit(vm->qts);
+    said = ivshmem_vm_stderr(vm);
+    g_assert_null(strstr(said, "Sanitizer"));
+    for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
+        qpci_free_pc(vm->bus[i]);
+    }
+    g_unlink(vm->stderr_path);
+    g_rmdir(vm->dir);
+    g_free(vm->stderr_path);
+    g_free(vm->dir);
+    g_free(vm);
+}
+
+char *ivshmem_vm_stderr(const IvshmemVM *vm)
+{
+    char *text = NULL;
+
+    g_assert_true(g_file_get_contents(vm->stderr_path, &text, NULL, NULL));
+    return text;
+}
+
+void ivshmem_vm_reset(IvshmemVM *vm, QIvshmem *d)
+{
+    qtest_system_reset(vm->qts);
+    vm_program_root_ports(vm);
+    if (d) {
+        qivshmem_remap(d);
+    }
+}
+
+/* Slots */
+
+int ivshmem_vm_devfn(const IvshmemVM *vm, unsigned slot)
+{
+    g_assert_cmpuint(slot, <, IVSHMEM_VM_SLOTS);
+    return vm->pcie ? (slot + 1) << 8 : QPCI_DEVFN(VM_PC_SLOT + slot, 0);
+}
+
+static char *vm_bus_name(const IvshmemVM *vm, unsigned slot)
+{
+    return vm->pcie ? g_strdup_printf("port%u", slot) : g_strdup("pci.0");
+}
+
+static unsigned vm_bus_slot(const IvshmemVM *vm, unsigned slot)
+{
+    return vm->pcie ? 0 : VM_PC_SLOT + slot;
+}
+
+char *ivshmem_vm_place(const IvshmemVM *vm, unsigned slot)
+{
+    g_autofree char *bus = vm_bus_name(vm, slot);
+
+    return g_strdup_printf("bus=%s,addr=%x", bus, vm_bus_slot(vm, slot));
+}
+
+void ivshmem_vm_plug_send(IvshmemVM *vm, unsigned slot, const char *id,
+                          const char *driver, const char *props)
+{
+    g_autofree char *bus = vm_bus_name(vm, slot);
+
+    qtest_qmp_send_raw(vm->qts, "{\"execute\": \"device_add\", \"arguments\":"
+                       " {\"driver\": \"%s\", \"id\": \"%s\", \"bus\": \"%s\","
+                       " \"addr\": \"%x\", %s}}\n", driver, id, bus,
+                       vm_bus_slot(vm, slot), props);
+}
+
+char *ivshmem_vm_plug_finish(IvshmemVM *vm)
+{
+    QDict *response = qtest_qmp_receive(vm->qts);
+    char *error = NULL;
+
+    if (qdict_haskey(response, "error")) {
+        error = g_strdup(qdict_get_str(qdict_get_qdict(response, "error"),
+                                       "desc"));
+    }
+    qobject_unref(response);
+    return error;
+}
+
+void ivshmem_vm_plug(IvshmemVM *vm, unsigned slot, const char *id,
+                     const char *driver, const char *props, ...)
+{
+    g_autofree char *text = NULL;
+    g_autofree char *error = NULL;
+    va_list ap;
+
+    va_start(ap, props);
+    text = g_strdup_vprintf(props, ap);
+    va_end(ap);
+    ivshmem_vm_plug_send(vm, slot, id, driver, text);
+    error = ivshmem_vm_plug_finish(vm);
+    g_assert_cmpstr(error, ==, NULL);
+}
+
+char *ivshmem_vm_plug_fails(IvshmemVM *vm, unsigned slot, const char *id,
+                            const char *driver, const char *props, ...)
+{
+    g_autofree char *text = NULL;
+    char *error;
+    va_list ap;
+
+    va_start(ap, props);
+    text = g_strdup_vprintf(props, ap);
+    va_end(ap);
+    ivshmem_vm_plug_send(vm, slot, id, driver, text);
+    error = ivshmem_vm_plug_finish(vm);
+    g_assert_nonnull(error);
+    g_assert_false(ivshmem_vm_present(vm, slot));
+    return error;
+}
+
+char *ivshmem_vm_plug_says(IvshmemVM *vm, unsigned slot, const char *id,
+                           const char *driver, const char *props)
+{
+    g_autofree char *place = ivshmem_vm_place(vm, slot);
+
+    return qtest_hmp(vm->qts, "device_add %s,id=%s,%s,%s", driver, id, place,
+                     props);
+}
+
+bool ivshmem_vm_present(IvshmemVM *vm, unsigned slot)
+{
+    QPCIDevice dev = {
+        .bus = vm->bus[slot],
+        .devfn = ivshmem_vm_devfn(vm, slot),
+    };
+
+    return qpci_config_readw(&dev, PCI_VENDOR_ID) == IVSHMEM_PCI_VENDOR_ID;
+}
+
+void ivshmem_vm_probe(IvshmemVM *vm, unsigned slot, QIvshmem *d)
+{
+    vm->bus[slot]->mmio_alloc_ptr = VM_WINDOW + slot * VM_WINDOW_SIZE;
+    qivshmem_init(d, vm->bus[slot], ivshmem_vm_devfn(vm, slot));
+    qivshmem_msix_init(d, VM_MESSAGES + slot * VM_MESSAGES_SIZE);
+}
+
+static unsigned vm_hotplug_bus(IvshmemVM *vm, unsigned slot)
+{
+    g_autofree char *path = g_strdup_printf("/machine/peripheral/port%u/port%u",
+                                            slot, slot);
+    QDict *response;
+    unsigned bus;
+
+    if (!vm->pcie) {
+        return 0;
+    }
+    response = qtest_qmp(vm->qts, "{'execute': 'qom-get', 'arguments':"
+                         " {'path': %s, 'property': 'acpi-pcihp-bsel'}}", path);
+    bus = qdict_get_int(response, "return");
+    qobject_unref(response);
+    return bus;
+}
+
+void ivshmem_vm_eject(IvshmemVM *vm, unsigned slot)
+{
+    uint16_t base = vm->pcie ? VM_HOTPLUG_Q35 : VM_HOTPLUG_PC;
+
+    qtest_outl(vm->qts, base + VM_HOTPLUG_BUS, vm_hotplug_bus(vm, slot));
+    qtest_outl(vm->qts, base + VM_HOTPLUG_EJECT,
+               1u << vm_bus_slot(vm, slot));
+}
+
+void ivshmem_vm_wait_deleted(IvshmemVM *vm, const char *id)
+{
+    QDict *event = qtest_qmp_eventwait_ref(vm->qts, "DEVICE_DELETED");
+
+    g_assert_cmpstr(qdict_get_try_str(qdict_get_qdict(event, "data"),
+                                      "device"), ==, id);
+    qobject_unref(event);
+}
+
+void ivshmem_vm_unplug(IvshmemVM *vm, unsigned slot, const char *id)
+{
+    qtest_qmp_device_del_send(vm->qts, id);
+    ivshmem_vm_eject(vm, slot);
+    ivshmem_vm_wait_deleted(vm, id);
+    g_assert_false(ivshmem_vm_present(vm, slot));
+}
+
+/* Backends */
+
+void ivshmem_vm_chardev_add(IvshmemVM *vm, const char *id, const char *path)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'chardev-add', 'arguments':"
+        " {'id': %s, 'backend': {'type': 'socket', 'data': {'server': false,"
+        " 'addr': {'type': 'unix', 'data': {'path': %s}}}}}}", id, path);
+}
+
+void ivshmem_vm_chardev_remove(IvshmemVM *vm, const char *id)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'chardev-remove',"
+                             " 'arguments': {'id': %s}}", id);
+}
+
+void ivshmem_vm_memory_add(IvshmemVM *vm, const char *id, uint64_t size,
+                           bool share)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments':"
+        " {'qom-type': 'memory-backend-ram', 'id': %s, 'size': %" PRIu64 ","
+        " 'share': %i}}", id, size, share);
+}
+
+void ivshmem_vm_object_del(IvshmemVM *vm, const char *id)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             " 'arguments': {'id': %s}}", id);
+}
+
+/* What QEMU tells */
+
+static QDict *vm_get(IvshmemVM *vm, const char *id, const char *name)
+{
+    g_autofree char *path = g_strdup_printf("/machine/peripheral/%s", id);
+    QDict *response = qtest_qmp(vm->qts, "{'execute': 'qom-get', 'arguments':"
+                                " {'path': %s, 'property': %s}}", path, name);
+
+    g_assert_true(qdict_haskey(response, "return"));
+    return response;
+}
+
+uint64_t ivshmem_vm_get_int(IvshmemVM *vm, const char *id, const char *name)
+{
+    QDict *response = vm_get(vm, id, name);
+    uint64_t value = qdict_get_int(response, "return");
+
+    qobject_unref(response);
+    return value;
+}
+
+bool ivshmem_vm_connected(IvshmemVM *vm, const char *id)
+{
+    QDict *response = vm_get(vm, id, "connected");
+    bool value = qdict_get_bool(response, "return");
+
+    qobject_unref(response);
+    return value;
+}
+
+int ivshmem_vm_peer_vectors(IvshmemVM *vm, const char *id, unsigned peer)
+{
+    QDict *response = vm_get(vm, id, "peers");
+    QListEntry *entry;
+    int vectors = -1;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(response, "return"), entry) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(entry));
+
+        if (qdict_get_int(info, "id") == peer) {
+            g_assert_cmpint(vectors, ==, -1);
+            vectors = qdict_get_int(info, "vectors");
+        }
+    }
+    qobject_unref(response);
+    return vectors;
+}
+
+unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id)
+{
+    QDict *response = vm_get(vm, id, "peers");
+    unsigned n = qlist_size(qdict_get_qlist(response, "return"));
+
+    qobject_unref(response);
+    return n;
+}
+
+unsigned ivshmem_vm_fds(const IvshmemVM *vm)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
+                                            (int)qtest_pid(vm->qts));
+    GDir *dir = g_dir_open(path, 0, NULL);
+    unsigned n = 0;
+
+    g_assert_nonnull(dir);
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    g_dir_close(dir);
+    return n;
+}
+
+static bool vm_has_fds(const IvshmemVM *vm, unsigned n)
+{
+    qtest_clock_step(vm->qts, 0);
+    return ivshmem_vm_fds(vm) == n;
+}
+
+void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n)
+{
+    IVSHMEM_WAIT(vm_has_fds(vm, n));
+}
+
+void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector)
+{
+    IVSHMEM_WAIT(qivshmem_msix_take(d, vector));
+}

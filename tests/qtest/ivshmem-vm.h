@@ -1,0 +1,105 @@
+/*
+ * A virtual machine with ivshmem devices, for tests: on pc and q35 alike,
+ * devices are plugged into two hot-plug slots and unplugged as guests do.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef TESTS_QTEST_IVSHMEM_VM_H
+#define TESTS_QTEST_IVSHMEM_VM_H
+
+#include "libqtest.h"
+#include "libqos/ivshmem.h"
+#include "libqos/pci-pc.h"
+
+#define IVSHMEM_VM_SLOTS 2
+
+/* How long anything may take: far beyond what a loaded machine needs. */
+#define IVSHMEM_TEST_DEADLINE_S 60
+
+/* Waits until @condition, which has to ask QEMU (or poll) each time. */
+#define IVSHMEM_WAIT(condition) \
+    do { \
+        gint64 end_ = g_get_monotonic_time() + \
+                      IVSHMEM_TEST_DEADLINE_S * G_USEC_PER_SEC; \
+        while (!(condition)) { \
+            g_assert_cmpint(g_get_monotonic_time(), <, end_); \
+        } \
+    } while (0)
+
+typedef struct IvshmemVM {
+    QTestState *qts;
+    const char *machine;
+    bool pcie;
+    char *stderr_path;
+    char *dir;
+    QPCIBus *bus[IVSHMEM_VM_SLOTS];
+} IvshmemVM;
+
+/* @args: more of the command line, or NULL. */
+IvshmemVM *ivshmem_vm_start(const char *machine, const char *args);
+void ivshmem_vm_stop(IvshmemVM *vm);
+
+/* What QEMU has written to its standard error; the caller frees it. */
+char *ivshmem_vm_stderr(const IvshmemVM *vm);
+
+/* System reset; the device @d (NULL: none) gets its BARs back. */
+void ivshmem_vm_reset(IvshmemVM *vm, QIvshmem *d);
+
+/* Where @slot is, as device_add has it: "bus=...,addr=...". */
+char *ivshmem_vm_place(const IvshmemVM *vm, unsigned slot);
+int ivshmem_vm_devfn(const IvshmemVM *vm, unsigned slot);
+
+/*
+ * device_add through QMP with @props, in JSON without braces.  The first
+ * wants success, the second returns the error's text, which the caller frees.
+ */
+void ivshmem_vm_plug(IvshmemVM *vm, unsigned slot, const char *id,
+                     const char *driver, const char *props, ...)
+    G_GNUC_PRINTF(5, 6);
+char *ivshmem_vm_plug_fails(IvshmemVM *vm, unsigned slot, const char *id,
+                            const char *driver, const char *props, ...)
+    G_GNUC_PRINTF(5, 6);
+
+/* The parts of it, for when something has to happen in between. */
+void ivshmem_vm_plug_send(IvshmemVM *vm, unsigned slot, const char *id,
+                          const char *driver, const char *props);
+char *ivshmem_vm_plug_finish(IvshmemVM *vm);
+
+/* What HMP's device_add says: errors with their hints, and warnings. */
+char *ivshmem_vm_plug_says(IvshmemVM *vm, unsigned slot, const char *id,
+                           const char *driver, const char *props);
+
+/* Finds the device in @slot, maps it, and directs its MSI-X to memory. */
+void ivshmem_vm_probe(IvshmemVM *vm, unsigned slot, QIvshmem *d);
+bool ivshmem_vm_present(IvshmemVM *vm, unsigned slot);
+
+/* device_del, and the guest ejects it. */
+void ivshmem_vm_unplug(IvshmemVM *vm, unsigned slot, const char *id);
+
+/* The steps of it. */
+void ivshmem_vm_eject(IvshmemVM *vm, unsigned slot);
+void ivshmem_vm_wait_deleted(IvshmemVM *vm, const char *id);
+
+/* Chardevs to the unix socket @path, and memory backends @kind. */
+void ivshmem_vm_chardev_add(IvshmemVM *vm, const char *id, const char *path);
+void ivshmem_vm_chardev_remove(IvshmemVM *vm, const char *id);
+void ivshmem_vm_memory_add(IvshmemVM *vm, const char *id, uint64_t size,
+                           bool share);
+void ivshmem_vm_object_del(IvshmemVM *vm, const char *id);
+
+/* QOM properties of /machine/peripheral/@id. */
+uint64_t ivshmem_vm_get_int(IvshmemVM *vm, const char *id, const char *name);
+bool ivshmem_vm_connected(IvshmemVM *vm, const char *id);
+
+/* Vectors of peer @peer as the property "peers" has it; -1: no such peer. */
+int ivshmem_vm_peer_vectors(IvshmemVM *vm, const char *id, unsigned peer);
+unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id);
+
+/* Open descriptors of QEMU. */
+unsigned ivshmem_vm_fds(const IvshmemVM *vm);
+void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n);
+
+/* Ringing a device gives exactly one interrupt, also with @d running on. */
+void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector);
+
+#endif /* TESTS_QTEST_IVSHMEM_VM_H */
