@@ -38,7 +38,7 @@ logged() {
     shift 3
     say "$step (log: ${log#"$top"/})"
     : >"$log"
-    watch_log "$log" $$ &
+    watch_log "$log" $$ 9>&- &
     watcher=$!
     # In the foreground, so that Ctrl-C reaches it.
     status=0
