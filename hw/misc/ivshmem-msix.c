@@ -18,6 +18,7 @@
 #include "hw/pci/msix.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
+#include "ivshmem-io.h"
 #include "ivshmem-msix.h"
 #include "trace.h"
 
@@ -62,11 +63,17 @@ static void vector_notify(MsixVector *v)
     msix_notify(v->msix->pci, vector_number(v));
 }
 
+/* Whether there were rings.  Peers hold the eventfd too: never wait for one. */
+static bool notifier_rung(const EventNotifier *notifier)
+{
+    return ivshmem_io_drain(event_notifier_get_fd(notifier), NULL) == 0;
+}
+
 static void vector_rung(EventNotifier *notifier)
 {
     MsixVector *v = container_of(notifier, MsixVector, notifier);
 
-    if (event_notifier_test_and_clear(notifier)) {
+    if (notifier_rung(notifier)) {
         vector_notify(v);
     }
 }
@@ -237,7 +244,7 @@ void ivshmem_msix_poll(IvshmemMsix *msix, unsigned start, unsigned end)
         MsixVector *v = &msix->vector[i];
 
         if (v->connected && !v->live &&
-            event_notifier_test_and_clear(&v->notifier)) {
+            notifier_rung(&v->notifier)) {
             msix_set_pending(msix->pci, i);
         }
     }
@@ -249,7 +256,7 @@ void ivshmem_msix_save(IvshmemMsix *msix)
         MsixVector *v = &msix->vector[i];
 
         if (v->connected && !v->live &&
-            event_notifier_test_and_clear(&v->notifier)) {
+            notifier_rung(&v->notifier)) {
             msix_set_pending(msix->pci, i);
             v->saved = true;
         }
@@ -273,8 +280,8 @@ static void retired_rung(EventNotifier *notifier)
 {
     MsixRetired *old = container_of(notifier, MsixRetired, notifier);
 
-    if (event_notifier_test_and_clear(notifier)) {
-        event_notifier_set(&old->vector->notifier);
+    if (notifier_rung(notifier)) {
+        ivshmem_io_ring(event_notifier_get_fd(&old->vector->notifier));
     }
 }
 

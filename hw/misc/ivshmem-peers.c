@@ -22,6 +22,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "hw/misc/ivshmem.h"
+#include "ivshmem-io.h"
 #include "ivshmem-peers.h"
 #include "trace.h"
 
@@ -222,7 +223,7 @@ static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
 
 static void peer_vector_ring(IvshmemPeers *peers, PeerVector *v)
 {
-    event_notifier_set(&v->notifier);
+    ivshmem_io_ring(event_notifier_get_fd(&v->notifier));
     if (peers->doorbell &&
         qatomic_cmpxchg(&v->state, VECTOR_IDLE, VECTOR_RUNG) == VECTOR_IDLE) {
         QSLIST_INSERT_HEAD_ATOMIC(&peers->rung, v, rung);

@@ -237,11 +237,17 @@ int ivshmem_io_eventfd(void)
     return fd < 0 ? -errno : fd;
 }
 
+/* Only a write to a full counter can wait; it has no RWF_NOWAIT. */
 int ivshmem_io_ring(int eventfd)
 {
     const uint64_t one = 1;
+    int flags = fcntl(eventfd, F_GETFL);
     ssize_t ret;
 
+    if (flags < 0 || (!(flags & O_NONBLOCK) &&
+                      fcntl(eventfd, F_SETFL, flags | O_NONBLOCK) < 0)) {
+        return -errno;
+    }
     do {
         ret = write(eventfd, &one, sizeof(one));
     } while (ret < 0 && errno == EINTR);

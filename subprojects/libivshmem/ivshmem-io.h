@@ -63,7 +63,8 @@ int ivshmem_io_eventfd(void);
 
 /*
  * Ring: add 1 to the eventfd.  A counter that is full is rung already, which
- * is success.
+ * is success.  Makes the eventfd non-blocking if another holder undid that, so
+ * that nobody can make those who ring it wait.
  */
 int ivshmem_io_ring(int eventfd);
 

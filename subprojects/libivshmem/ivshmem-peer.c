@@ -612,11 +612,6 @@ int ivshmem_peer_ring(IvshmemPeer *peer, uint16_t id, uint32_t vector)
     g_rw_lock_reader_lock(&peer->lock);
     fd = ret = ivshmem_peer_ring_fd(peer, id, vector);
     if (fd >= 0) {
-        bool ready = fcntl(fd, F_GETFL) & O_NONBLOCK;
-
-        ret = ready ? 0 : ivshmem_io_set_nonblock(fd);
-    }
-    if (ret == 0) {
         ret = ivshmem_io_ring(fd);
     }
     g_rw_lock_reader_unlock(&peer->lock);
