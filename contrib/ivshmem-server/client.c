@@ -12,6 +12,7 @@
 #include "client.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "quota.h"
 #include "outbox.h"
 
 /*
@@ -249,6 +250,7 @@ static IvshmemClient *client_new(IvshmemRegion *region, int sock)
     client->watch.ready = client_ready;
     client->link.data = client;
     client->region = region;
+    ivshmem_quota_set_window(sock, region->server->window);
     return client;
 }
 

@@ -6,27 +6,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <sys/resource.h>
 #include "client.h"
+#include "quota.h"
 #include "outbox.h"
 #include "region.h"
 #include "server.h"
 #include "value.h"
-
-/* As many descriptors as we may have: each client takes 1 + vectors. */
-static unsigned server_raise_fd_limit(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
-        return 1024;            /* the least that POSIX systems come with */
-    }
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
-        getrlimit(RLIMIT_NOFILE, &limit);
-    }
-    return (unsigned)MIN(limit.rlim_cur, G_MAXINT);
-}
 
 /*
  * After all joins and leaves of the turn: one pass that tells everybody.
@@ -77,7 +62,8 @@ IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp)
     g_queue_init(&server->pending);
     g_queue_init(&server->blocked);
     g_queue_init(&server->waiting);
-    server->fd_limit = server_raise_fd_limit();
+    server->fd_limit = ivshmem_quota_raise();
+    server->window = ivshmem_quota_window(server->fd_limit);
     server->loop = ivshmem_loop_new(server_turn_end, server, errp);
     if (!server->loop || !server_open_regions(server, errp)) {
         ivshmem_server_free(server);

@@ -25,6 +25,7 @@ typedef struct IvshmemServer {
     IvshmemLoop *loop;
     GPtrArray *regions;         /* of IvshmemRegion */
     unsigned fd_limit;          /* RLIMIT_NOFILE */
+    unsigned window;            /* see quota.h */
     IvshmemCounters counters;
 
     /*

@@ -395,6 +395,43 @@ class Daemon(ServerTest):
             self.assertIn(text, line)
 
 
+class InFlightDescriptors(ServerTest):
+    """S14: what clients that do not read hold is everybody's, without privileges."""
+
+    def unprivileged_server(self, limit):
+        if os.geteuid() != 0:
+            self.skipTest("needs root, to give up its privileges")
+        os.chown(self.dir, 65534, 65534)
+
+        def preexec():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        return self.server("--socket-mode=0666", preexec=preexec)
+
+    def test_forty_clients_that_do_not_read(self):
+        server = self.unprivileged_server(1024)
+        quiet = self.load(server)
+        quiet("mute 40")
+        group = self.load(server, timeout=60)
+        group("join 300")
+        group("settle 339")
+        quiet("resume 0 39")
+        quiet("settle 339")
+
+    def test_too_many_of_them_make_others_wait_but_lose_nothing(self):
+        server = self.unprivileged_server(256)
+        quiet = self.load(server)
+        quiet("mute 40")
+        group = self.load(server, timeout=60)
+        group("join 40")
+        server.err.wait_for("cannot be told at the moment: Too many references")
+        quiet("resume 0 39")
+        group("settle 79")
+        quiet("settle 79")
+
+
 class SecondServer(ServerTest):
     """S15"""
 
