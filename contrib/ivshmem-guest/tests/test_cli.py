@@ -3,6 +3,9 @@
 """
 ivshmem-guest on a machine without a device: its command line, and everything that a made-up
 sysfs can show.  Usage: test_cli.py IVSHMEM-GUEST [unittest arguments]
+
+IVSHMEM_GUEST_PEER=PROGRAM makes another build of the tool, one for another byte order for
+example, the second party of the conversations.
 """
 import json
 import os
@@ -15,10 +18,11 @@ import threading
 import unittest
 
 PROGRAM = None
+PEER = os.environ.get("IVSHMEM_GUEST_PEER")
 
 
-def run(*args, stdin=b"", seconds=30):
-    result = subprocess.run([PROGRAM, *args], input=stdin, stdout=subprocess.PIPE,
+def run(*args, stdin=b"", seconds=30, program=None):
+    result = subprocess.run([program or PROGRAM, *args], input=stdin, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, timeout=seconds)
     return result.returncode, result.stdout, result.stderr.decode()
 
@@ -272,7 +276,8 @@ class Sysfs(unittest.TestCase):
         results = [None, None]
 
         def one(index, args):
-            results[index] = self.guest(*args, stdin=inputs[index])
+            results[index] = self.guest(*args, stdin=inputs[index],
+                                        program=PEER if index else None)
 
         threads = [threading.Thread(target=one, args=pair) for pair in ((0, first), (1, second))]
         for thread in threads:
