@@ -89,21 +89,28 @@ static void client_count(Client *client, const IvshmemPeerEvent *event)
                                                  : *count + event->count;
 }
 
-static void client_tell_event(Answer *answer, const IvshmemPeerEvent *event)
+static void client_tell_event(Client *client, Answer *answer,
+                              const IvshmemPeerEvent *event)
 {
+    unsigned others;
+
     switch (event->type) {
     case IVSHMEM_PEER_READY:
         answer_string(answer, "event", "connected");
         answer_number(answer, "id", event->id);
-        answer_text(answer, "connected as peer %u\n", event->id);
+        others = client_peers(client);
+        answer_text(answer, "connected as peer %u, with %u other%s\n",
+                    event->id, others, others == 1 ? "" : "s");
         break;
     case IVSHMEM_PEER_JOINED:
     case IVSHMEM_PEER_LEFT:
         answer_string(answer, "event",
                       event->type == IVSHMEM_PEER_JOINED ? "joined" : "left");
         answer_number(answer, "peer", event->id);
-        answer_text(answer, "peer %u has %s\n", event->id,
-                    event->type == IVSHMEM_PEER_JOINED ? "joined" : "left");
+        if (client->ready) {    /* else there may be hundreds: dump lists */
+            answer_text(answer, "peer %u has %s\n", event->id,
+                        event->type == IVSHMEM_PEER_JOINED ? "joined" : "left");
+        }
         break;
     case IVSHMEM_PEER_RUNG:
         answer_string(answer, "event", "rung");
@@ -135,7 +142,7 @@ static void client_tell(Client *client, const IvshmemPeerEvent *event)
         return;
     }
     answer_init(&answer, client->json);
-    client_tell_event(&answer, event);
+    client_tell_event(client, &answer, event);
     if (!answer_print(&answer)) {
         client->lost = TRUE;    /* nobody reads what we have to say */
     }
@@ -175,9 +182,11 @@ static void client_event(Client *client, const IvshmemPeerEvent *event)
         client_count(client, event);
         break;
     case IVSHMEM_PEER_READY:
+        client->ready = TRUE;
         client->retry_ms = 0;
         break;
     case IVSHMEM_PEER_CLOSED:
+        client->ready = FALSE;
         client_closed(client, event->error);
         break;
     default:

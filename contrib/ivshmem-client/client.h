@@ -21,6 +21,7 @@ typedef struct Client {
 
     IvshmemPeer *peer;
     GArray *rings;              /* of guint64, by vector: not waited for yet */
+    gboolean ready;             /* connected, and told of all peers */
     gboolean lost;              /* the server is gone, and that is the end */
     gint64 retry_at;            /* monotonic us; 0: connected */
     unsigned retry_ms;

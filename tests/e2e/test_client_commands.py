@@ -2,6 +2,7 @@
 """ivshmem-client: what each command does, answers, and says when it is wrong."""
 import json
 import os
+import re
 import subprocess
 import unittest
 
@@ -74,7 +75,7 @@ class Peers(ClientTest):
         others[1].write("quit\n")
         self.assertTrue(watcher.command("wait-gone %d 10s" % ids[1])["ok"])
         self.assertEqual([peer["id"] for peer in watcher.command("dump")["peers"]],
-                         [ids[0], ids[2]])
+                         sorted((ids[0], ids[2])))
         others[0].signal(9)
         others[2].close_stdin()
         self.assertEqual(others[2].wait(), 0)
@@ -265,6 +266,26 @@ class Scripts(ClientTest):
         for name in names:
             self.assertRegex(text, r"(?m)^%s " % name)
         self.assertEqual(max(map(len, text.splitlines())) <= 80, True, text)
+
+    def test_the_manual_page_is_complete(self):
+        server = self.server()
+        with open(os.path.join(support.TOP, "docs/tools/ivshmem-client.rst"),
+                  encoding="utf-8") as file:
+            page = file.read()
+        for command in Client.run(server.socket, "help").answers[0]["commands"]:
+            self.assertRegex(page, r"(?m)^``%s``|``%s`` is another name"
+                             % ((command["name"],) * 2))
+        usage = self.piped(server.socket, "", "--help")
+        for option in re.findall(r"--[a-z-]+", usage):
+            self.assertRegex(page, r"(?m)^.. option:: .*%s\b" % option)
+        other = self.client(server.socket)
+        peer = other.command("id")["id"]
+        for command in ("id", "dump", "int %d" % peer, "wait 0", "wait-peer %d" % peer,
+                        "wait-gone 99", "wait-peers 1", "peek 0 1", "poke 0 00", "fill 0 1 1"):
+            answer = Client.run(server.socket, command).answers[0]
+            self.assertEqual(answer["ok"], command != "wait 0", answer)
+            for member in set(answer) - {"command", "ok"}:
+                self.assertIn("``%s``" % member, page, answer)
 
     def test_pipe(self):
         server = self.server()
