@@ -88,7 +88,7 @@ def _fetch(packages):
             path = os.path.join(CACHE, file.read())
         if os.path.exists(path):
             return path
-    print("fetching %s (once, about 30 MB at most) ..." % packages[0], file=sys.stderr, flush=True)
+    print("fetching the package %s (once) ..." % packages[0], file=sys.stderr, flush=True)
     os.makedirs(CACHE, exist_ok=True)
     os.makedirs(STORE, exist_ok=True)
     options, reason = ["-o", "APT::Sandbox::User=root"], None
@@ -206,10 +206,9 @@ def busybox():
         deb = _fetch(("busybox-static",))
         with tempfile.TemporaryDirectory(dir=STORE) as scratch:
             subprocess.run(["dpkg-deb", "-x", deb, scratch], check=True)
-            found = _find(scratch, "busybox")
-            os.chmod(found, 0o755)
-            os.rename(found, path)
-    except (FetchError, OSError, subprocess.CalledProcessError) as error:
+            found = [os.path.join(scratch, place, "busybox") for place in ("bin", "usr/bin")]
+            os.rename(next(filter(os.path.isfile, found)), path)
+    except (FetchError, OSError, StopIteration, subprocess.CalledProcessError) as error:
         raise unittest.SkipTest("no static busybox for a Linux guest: %s; "
                                 "apt-get install busybox-static" % error) from error
     return path
