@@ -222,6 +222,7 @@ def main():
     if options.count < 1:
         parser.error("--count must be 1 or more")
     sys.stdout.reconfigure(errors="replace")
+    support.end_on_sigterm()
     demo = Demo(options)
     try:
         demo.run()

@@ -8,6 +8,9 @@ import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import support  # noqa: E402
 
 
 class Report(unittest.TestResult):
@@ -76,7 +79,6 @@ def main():
     parser.add_argument("name", nargs="*", help="run the tests whose name contains this")
     options = parser.parse_args()
 
-    sys.path.insert(0, HERE)
     tests = list(flatten(unittest.TestLoader().discover(HERE, "test_*.py", HERE)))
     if options.name:
         tests = [test for test in tests if any(name in test.id() for name in options.name)]
@@ -87,7 +89,12 @@ def main():
         sys.exit("run.py: no test found for: %s; run.py -l lists them"
                  % (" ".join(options.name) or "(all)"))
     report = Report(options.x)
-    unittest.TestSuite(tests).run(report)
+    support.end_on_sigterm()
+    try:
+        unittest.TestSuite(tests).run(report)
+    except KeyboardInterrupt:
+        report.failed += 1
+        print("interrupted", flush=True)
     print("%d passed, %d failed, %d skipped"
           % (report.passed, report.failed, report.skip_count))
     return 1 if report.failed else 0

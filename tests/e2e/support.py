@@ -19,6 +19,7 @@ TestCase      self.dir, self.start(process), self.server(...), self.qemu(...): s
 
 The Linux guests are in vm.py.
 """
+import atexit
 import json
 import os
 import re
@@ -38,6 +39,9 @@ TOP = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get("IVSHMEM_BUILD", os.path.join(TOP, "build"))
 SCALE = float(os.environ.get("IVSHMEM_TEST_SCALE", "1"))
 DEFAULT_WAIT = 20
+
+_running = []       # processes not stopped yet
+_directories = []
 
 PROGRAMS = {
     "server": ("IVSHMEM_SERVER", "contrib/ivshmem-server/ivshmem-server"),
@@ -170,6 +174,7 @@ class Process:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, preexec_fn=preexec,
             pass_fds=pass_fds, env=env, start_new_session=True)
         self.pid = self.child.pid
+        _running.append(self)
         self.out = Stream(self.child.stdout, self.name, tee)
         self.err = Stream(self.child.stderr, self.name + " (stderr)")
 
@@ -214,6 +219,8 @@ class Process:
                 self.wait(seconds)
         if self.child.stdin and not self.child.stdin.closed:
             self.child.stdin.close()
+        if self in _running:
+            _running.remove(self)
         self.out.close()
         self.err.close()
         return self.child.returncode
@@ -443,8 +450,25 @@ def fd_count(pid):
 
 
 def temporary_directory():
-    """A short path: unix socket names may have 107 bytes."""
-    return tempfile.mkdtemp(prefix="ivshmem-")
+    """A short path: unix socket names may have 107 bytes.  Gone at exit at the latest."""
+    _directories.append(tempfile.mkdtemp(prefix="ivshmem-"))
+    return _directories[-1]
+
+
+@atexit.register
+def _clean_up():
+    """What an interrupted run leaves; there is nothing left after a whole one."""
+    while _running:
+        _running[-1].stop(2)
+    for directory in _directories:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def end_on_sigterm():
+    """Makes SIGTERM end the program as Ctrl-C does, cleaning up."""
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class TestCase(unittest.TestCase):
