@@ -8,11 +8,20 @@
 
 #include "hw/pci/pci_device.h"
 #include "qapi/qapi-types-common.h"
+#include "qapi/qapi-types-ivshmem.h"
+#include "qemu/stats64.h"
 #include "qom/object.h"
 #include "ivshmem-peers.h"
 
 #define TYPE_IVSHMEM_COMMON "ivshmem-common"
-OBJECT_DECLARE_SIMPLE_TYPE(IvshmemState, IVSHMEM_COMMON)
+OBJECT_DECLARE_TYPE(IvshmemState, IvshmemClass, IVSHMEM_COMMON)
+
+struct IvshmemClass {
+    PCIDeviceClass parent_class;
+
+    /* Adds what only this type has.  NULL: nothing. */
+    void (*fill_info)(IvshmemState *s, IvshmemInfo *info);
+};
 
 struct IvshmemState {
     PCIDevice parent_obj;
@@ -25,7 +34,12 @@ struct IvshmemState {
     IvshmemPeers *peers;        /* NULL on ivshmem-plain */
     OnOffAuto master;
     Error *migration_blocker;
+    Stat64 rung;                /* doorbells that came to QEMU */
+    Stat64 refused;
 };
+
+/* Whether nobody can shrink the file behind @fd.  False for no file. */
+bool ivshmem_memory_is_sealed(int fd);
 
 /* Whether @size bytes can be a BAR; @what names them for @errp. */
 bool ivshmem_check_size(uint64_t size, const char *what, Error **errp);

@@ -24,6 +24,7 @@
 #include "system/runstate.h"
 #include "ivshmem-common.h"
 #include "ivshmem-fd.h"
+#include "ivshmem-info.h"
 #include "ivshmem-link.h"
 #include "ivshmem-msix.h"
 #include "trace.h"
@@ -45,6 +46,8 @@ struct IvshmemDoorbellState {
     MemoryRegion server_memory;
     struct stat server_stat;    /* of the descriptor it came with */
     VMChangeStateEntry *vm_state;
+    uint16_t announced_id;      /* by the connection at hand */
+    IvshmemEventLimit event_limit;
 };
 
 /* What the server announces */
@@ -56,11 +59,19 @@ static void ivshmem_doorbell_begin(void *opaque)
     ivshmem_peers_list_begin(d->parent_obj.peers);
 }
 
+static void ivshmem_doorbell_unlisted(uint16_t id, unsigned vectors,
+                                      void *opaque)
+{
+    IvshmemDoorbellState *d = opaque;
+
+    ivshmem_event_peer(DEVICE(d), &d->event_limit, id, false);
+}
+
 static void ivshmem_doorbell_listed(void *opaque)
 {
     IvshmemDoorbellState *d = opaque;
 
-    ivshmem_peers_list_end(d->parent_obj.peers);
+    ivshmem_peers_list_end(d->parent_obj.peers, ivshmem_doorbell_unlisted, d);
 }
 
 static void ivshmem_doorbell_self_id(void *opaque, uint16_t id)
@@ -68,12 +79,11 @@ static void ivshmem_doorbell_self_id(void *opaque, uint16_t id)
     IvshmemDoorbellState *d = opaque;
     IvshmemState *s = &d->parent_obj;
 
-    if (s->memory && id != s->id) {
-        warn_report("%s: the ivshmem server changed this device's peer ID from "
-                    "%u to %u", d->name, s->id, id);
-    }
     trace_ivshmem_self_id(d->name, id);
-    qatomic_set(&s->id, id);
+    d->announced_id = id;
+    if (!s->memory) {
+        qatomic_set(&s->id, id);
+    }
 }
 
 static bool ivshmem_doorbell_map(IvshmemDoorbellState *d, int fd, Error **errp)
@@ -94,6 +104,32 @@ static bool ivshmem_doorbell_map(IvshmemDoorbellState *d, int fd, Error **errp)
                                           errp);
 }
 
+/* The server is back: it must bring the same memory, and may bring an id. */
+static bool ivshmem_doorbell_resume(IvshmemDoorbellState *d,
+                                    const struct stat *st, Error **errp)
+{
+    IvshmemState *s = &d->parent_obj;
+    int previous = s->id == d->announced_id ? -1 : s->id;
+
+    if (st->st_dev != d->server_stat.st_dev ||
+        st->st_ino != d->server_stat.st_ino ||
+        st->st_size != d->server_stat.st_size) {
+        error_setg(errp, "the server came back with other shared memory (%"
+                   PRId64 " bytes, before: %" PRId64 ")",
+                   (int64_t)st->st_size, (int64_t)d->server_stat.st_size);
+        error_append_hint(errp, "Restart the server so that it keeps its "
+                          "memory, or unplug and plug the device.\n");
+        return false;
+    }
+    if (previous >= 0) {
+        warn_report("%s: the ivshmem server changed this device's peer ID from "
+                    "%d to %u", d->name, previous, d->announced_id);
+        qatomic_set(&s->id, d->announced_id);
+    }
+    ivshmem_event_connected(DEVICE(d), s->id, previous);
+    return true;
+}
+
 static bool ivshmem_doorbell_memory(void *opaque, int fd, Error **errp)
 {
     IvshmemDoorbellState *d = opaque;
@@ -108,18 +144,24 @@ static bool ivshmem_doorbell_memory(void *opaque, int fd, Error **errp)
         d->server_stat = st;
         return ivshmem_doorbell_map(d, fd, errp);
     }
-    if (st.st_dev != d->server_stat.st_dev ||
-        st.st_ino != d->server_stat.st_ino ||
-        st.st_size != d->server_stat.st_size) {
-        error_setg(errp, "the server came back with other shared memory (%"
-                   PRId64 " bytes, before: %" PRId64 ")", (int64_t)st.st_size,
-                   (int64_t)d->server_stat.st_size);
-        error_append_hint(errp, "Restart the server so that it keeps its "
-                          "memory, or unplug and plug the device.\n");
+    if (!ivshmem_doorbell_resume(d, &st, errp)) {
         return false;
     }
     ivshmem_fd_close(&fd);      /* it is mapped already */
     return true;
+}
+
+/* A guest may ring its own ID: the doorbell knows it as one more peer. */
+static void ivshmem_doorbell_ring_self(IvshmemDoorbellState *d,
+                                       uint32_t vector, int fd)
+{
+    IvshmemState *s = &d->parent_obj;
+    int copy = qemu_dup(fd);
+
+    trace_ivshmem_peer_vector(d->name, s->id, vector, copy);
+    if (copy >= 0) {
+        ivshmem_peers_set_vector(s->peers, s->id, vector, copy);
+    }
 }
 
 static void ivshmem_doorbell_self_vector(void *opaque, uint32_t vector, int fd)
@@ -127,6 +169,7 @@ static void ivshmem_doorbell_self_vector(void *opaque, uint32_t vector, int fd)
     IvshmemDoorbellState *d = opaque;
 
     trace_ivshmem_self_vector(d->name, vector, fd);
+    ivshmem_doorbell_ring_self(d, vector, fd);
     ivshmem_msix_connect(d->msix, vector, fd);
 }
 
@@ -136,7 +179,9 @@ static void ivshmem_doorbell_peer_vector(void *opaque, uint16_t id,
     IvshmemDoorbellState *d = opaque;
 
     trace_ivshmem_peer_vector(d->name, id, vector, fd);
-    ivshmem_peers_set_vector(d->parent_obj.peers, id, vector, fd);
+    if (ivshmem_peers_set_vector(d->parent_obj.peers, id, vector, fd)) {
+        ivshmem_event_peer(DEVICE(d), &d->event_limit, id, true);
+    }
 }
 
 static void ivshmem_doorbell_peer_gone(void *opaque, uint16_t id)
@@ -145,11 +190,19 @@ static void ivshmem_doorbell_peer_gone(void *opaque, uint16_t id)
     bool known = ivshmem_peers_leave(d->parent_obj.peers, id);
 
     trace_ivshmem_peer_gone(d->name, id, known);
+    if (known) {
+        ivshmem_event_peer(DEVICE(d), &d->event_limit, id, false);
+    }
 }
 
+/* Memory and peers stay: their eventfds do not need the server. */
 static void ivshmem_doorbell_down(void *opaque)
 {
-    /* Memory and peers stay: their eventfds do not need the server. */
+    IvshmemDoorbellState *d = opaque;
+
+    if (d->parent_obj.memory) {
+        ivshmem_event_disconnected(DEVICE(d));
+    }
 }
 
 static const IvshmemLinkOps ivshmem_doorbell_ops = {
@@ -308,29 +361,72 @@ static bool ivshmem_doorbell_get_connected(Object *obj, Error **errp)
     return link && ivshmem_link_connected(link);
 }
 
+typedef struct IvshmemPeerLister {
+    IvshmemPeerInfoList **tail;
+    uint16_t self;
+} IvshmemPeerLister;
+
 static void ivshmem_doorbell_add_peer(uint16_t id, unsigned vectors,
                                       void *opaque)
 {
-    IvshmemPeerInfoList ***tail = opaque;
-    IvshmemPeerInfo *info = g_new0(IvshmemPeerInfo, 1);
+    IvshmemPeerLister *lister = opaque;
+    IvshmemPeerInfo *info;
 
+    if (id == lister->self) {
+        return;
+    }
+    info = g_new0(IvshmemPeerInfo, 1);
     info->id = id;
     info->vectors = vectors;
-    QAPI_LIST_APPEND(*tail, info);
+    QAPI_LIST_APPEND(lister->tail, info);
+}
+
+static IvshmemPeerInfoList *ivshmem_doorbell_list_peers(IvshmemState *s)
+{
+    IvshmemPeerInfoList *list = NULL;
+    IvshmemPeerLister lister = { .tail = &list, .self = s->id };
+
+    if (s->peers) {
+        ivshmem_peers_foreach(s->peers, ivshmem_doorbell_add_peer, &lister);
+    }
+    return list;
 }
 
 static void ivshmem_doorbell_get_peers(Object *obj, Visitor *v,
                                        const char *name, void *opaque,
                                        Error **errp)
 {
-    IvshmemState *s = IVSHMEM_COMMON(obj);
-    IvshmemPeerInfoList *list = NULL, **tail = &list;
+    g_autoptr(IvshmemPeerInfoList) list =
+        ivshmem_doorbell_list_peers(IVSHMEM_COMMON(obj));
 
-    if (s->peers) {
-        ivshmem_peers_foreach(s->peers, ivshmem_doorbell_add_peer, &tail);
-    }
     visit_type_IvshmemPeerInfoList(v, name, &list, errp);
-    qapi_free_IvshmemPeerInfoList(list);
+}
+
+static IvshmemVectorInfoList *ivshmem_doorbell_list_vectors(IvshmemMsix *msix)
+{
+    IvshmemVectorInfoList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; i < ivshmem_msix_vectors(msix); i++) {
+        IvshmemVectorInfo *info = g_new0(IvshmemVectorInfo, 1);
+
+        ivshmem_msix_info(msix, i, info);
+        QAPI_LIST_APPEND(tail, info);
+    }
+    return list;
+}
+
+static void ivshmem_doorbell_fill_info(IvshmemState *s, IvshmemInfo *info)
+{
+    IvshmemDoorbellState *d = IVSHMEM_DOORBELL(s);
+
+    info->has_connected = true;
+    info->connected = ivshmem_link_connected(d->link);
+    info->has_vectors = true;
+    info->vectors = ivshmem_doorbell_list_vectors(d->msix);
+    info->has_peers = true;
+    info->peers = ivshmem_doorbell_list_peers(s);
+    info->has_rung = true;
+    info->rung = stat64_get(&s->rung);
 }
 
 static const VMStateDescription ivshmem_doorbell_vmstate = {
@@ -368,6 +464,7 @@ static void ivshmem_doorbell_class_init(ObjectClass *klass, void *data)
     pc->config_write = ivshmem_doorbell_write_config;
     rc->phases.hold = ivshmem_doorbell_reset_hold;
     dc->vmsd = &ivshmem_doorbell_vmstate;
+    IVSHMEM_COMMON_CLASS(klass)->fill_info = ivshmem_doorbell_fill_info;
     device_class_set_props(dc, ivshmem_doorbell_properties);
     object_class_property_add_bool(klass, "connected",
                                    ivshmem_doorbell_get_connected, NULL);

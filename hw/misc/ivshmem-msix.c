@@ -390,13 +390,14 @@ unsigned ivshmem_msix_vectors(const IvshmemMsix *msix)
 }
 
 void ivshmem_msix_info(IvshmemMsix *msix, unsigned vector,
-                       IvshmemMsixInfo *info)
+                       IvshmemVectorInfo *info)
 {
     MsixVector *v = &msix->vector[vector];
     PCIDevice *pci = msix->pci;
 
     ivshmem_msix_poll(msix, vector, vector + 1);
-    *info = (IvshmemMsixInfo) {
+    *info = (IvshmemVectorInfo) {
+        .vector = vector,
         .connected = v->connected,
         .masked = !msix_enabled(pci) || msix_is_masked(pci, vector),
         .pending = pci->msix_pba[vector / 8] & (1u << vector % 8),

@@ -8,6 +8,7 @@
 #define HW_MISC_IVSHMEM_MSIX_H
 
 #include "hw/pci/pci_device.h"
+#include "qapi/qapi-types-ivshmem.h"
 
 typedef struct IvshmemMsix IvshmemMsix;
 
@@ -46,16 +47,8 @@ void ivshmem_msix_save(IvshmemMsix *msix);
 /* Device reset: undelivered rings stay with their eventfds. */
 void ivshmem_msix_reset(IvshmemMsix *msix);
 
-typedef struct IvshmemMsixInfo {
-    bool connected;
-    bool masked;
-    bool pending;
-    bool irqfd;
-    uint64_t delivered;         /* without those KVM delivered by itself */
-} IvshmemMsixInfo;
-
 unsigned ivshmem_msix_vectors(const IvshmemMsix *msix);
 void ivshmem_msix_info(IvshmemMsix *msix, unsigned vector,
-                       IvshmemMsixInfo *info);
+                       IvshmemVectorInfo *info);
 
 #endif /* HW_MISC_IVSHMEM_MSIX_H */

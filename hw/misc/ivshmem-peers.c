@@ -296,10 +296,12 @@ static void peers_remove(IvshmemPeers *peers, Peer *peer)
     g_free_rcu(peer, rcu);
 }
 
-void ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
+bool ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
                               uint32_t vector, int fd)
 {
-    Peer *peer = peers_find(peers, id) ?: peers_add(peers, id);
+    Peer *known = peers_find(peers, id);
+    Peer *peer = known ?: peers_add(peers, id);
+    bool joined = !known || known->expires;
     PeerSlots *slots = peer_slots_reserve(peer, vector + 1);
     PeerVector *old = slots->vector[vector];
 
@@ -313,6 +315,7 @@ void ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
     peer->generation = peers->generation;
     peer->listed = vector + 1;
     peer->expires = 0;
+    return joined;
 }
 
 bool ivshmem_peers_leave(IvshmemPeers *peers, uint16_t id)
@@ -375,7 +378,8 @@ static void peers_expire(void *opaque)
     }
 }
 
-void ivshmem_peers_list_end(IvshmemPeers *peers)
+void ivshmem_peers_list_end(IvshmemPeers *peers, IvshmemPeersVisitor *unlisted,
+                            void *opaque)
 {
     int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     Peer *peer;
@@ -385,6 +389,7 @@ void ivshmem_peers_list_end(IvshmemPeers *peers)
             peer_truncate(peers, peer, peer->listed);
         } else if (!peer->expires) {
             peer->expires = now + IVSHMEM_PEERS_LINGER_MS;
+            unlisted(peer->id, peer->slots->n, opaque);
         }
     }
     peers_expire(peers);

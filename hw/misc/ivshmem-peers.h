@@ -9,6 +9,10 @@
 #include "exec/memory.h"
 
 typedef struct IvshmemPeers IvshmemPeers;
+typedef void IvshmemPeersVisitor(uint16_t id, unsigned vectors, void *opaque);
+
+/* Ten times what a reconnecting chardev commonly waits between attempts. */
+#define IVSHMEM_PEERS_LINGER_MS 30000
 
 /*
  * @doorbell: the region with the Doorbell register, if KVM is to take the
@@ -21,9 +25,10 @@ void ivshmem_peers_free(IvshmemPeers *peers);
 
 /*
  * @fd rings @vector of peer @id from now on; it belongs to @peers.  A vector
- * announced again (after a reconnection) replaces the one before.
+ * announced again (after a reconnection) replaces the one before.  Returns
+ * whether the peer was not listed before.
  */
-void ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
+bool ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
                               uint32_t vector, int fd);
 
 /* Peer @id has left.  False if it was not known, which is legal. */
@@ -36,10 +41,8 @@ bool ivshmem_peers_leave(IvshmemPeers *peers, uint16_t id);
  * their way back to the server.
  */
 void ivshmem_peers_list_begin(IvshmemPeers *peers);
-void ivshmem_peers_list_end(IvshmemPeers *peers);
-
-/* Ten times what a reconnecting chardev commonly waits between attempts. */
-#define IVSHMEM_PEERS_LINGER_MS 30000
+void ivshmem_peers_list_end(IvshmemPeers *peers, IvshmemPeersVisitor *unlisted,
+                            void *opaque);
 
 /*
  * Ring.  Returns false for an unknown peer or vector.  Needs no lock; may be
@@ -47,8 +50,7 @@ void ivshmem_peers_list_end(IvshmemPeers *peers);
  */
 bool ivshmem_peers_ring(IvshmemPeers *peers, uint16_t id, uint16_t vector);
 
-/* For those who want to look: called per peer, in the order of joining. */
-typedef void IvshmemPeersVisitor(uint16_t id, unsigned vectors, void *opaque);
+/* Calls @visit for all peers that are listed, in the order of joining. */
 void ivshmem_peers_foreach(IvshmemPeers *peers, IvshmemPeersVisitor *visit,
                            void *opaque);
 

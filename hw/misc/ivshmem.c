@@ -13,6 +13,7 @@
 #include "qemu/error-report.h"
 #include "qemu/host-utils.h"
 #include "qemu/log.h"
+#include "qemu/memfd.h"
 #include "qemu/module.h"
 #include "hw/misc/ivshmem.h"
 #include "hw/qdev-properties.h"
@@ -64,8 +65,10 @@ static void ivshmem_ring(IvshmemState *s, uint32_t value)
 
     if (s->peers && ivshmem_peers_ring(s->peers, id, vector)) {
         trace_ivshmem_doorbell(s->parent_obj.name, id, vector);
+        stat64_add(&s->rung, 1);
         return;
     }
+    stat64_add(&s->refused, 1);
     trace_ivshmem_doorbell_ignored(s->parent_obj.name, id, vector);
     qemu_log_mask(LOG_GUEST_ERROR, "%s: doorbell rung for vector %u of peer "
                   "%u, which is not connected\n", s->parent_obj.name, vector,
@@ -124,6 +127,13 @@ bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
     return false;
 }
 
+bool ivshmem_memory_is_sealed(int fd)
+{
+    int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+
+    return seals >= 0 && seals & F_SEAL_SHRINK;
+}
+
 static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
 {
     DeviceState *dev = DEVICE(s);
@@ -169,6 +179,9 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                      PCI_BASE_ADDRESS_MEM_TYPE_64, memory);
     vmstate_register_ram(memory, DEVICE(s));
     s->memory = memory;
+    if (!ivshmem_memory_is_sealed(memory_region_get_fd(memory))) {
+        trace_ivshmem_memory_unsealed(pci->name);
+    }
     trace_ivshmem_realize(pci->name, s->id, memory_region_size(memory));
     return true;
 }
@@ -236,6 +249,7 @@ static const TypeInfo ivshmem_common_info = {
     .name = TYPE_IVSHMEM_COMMON,
     .parent = TYPE_PCI_DEVICE,
     .instance_size = sizeof(IvshmemState),
+    .class_size = sizeof(IvshmemClass),
     .abstract = true,
     .class_init = ivshmem_common_class_init,
     .interfaces = (InterfaceInfo[]) {
