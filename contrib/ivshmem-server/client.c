@@ -211,15 +211,18 @@ static int client_make_eventfds(const IvshmemServer *server, int *fds,
     return 0;
 }
 
-static int client_join(IvshmemClient *client, const IvshmemDoor *door)
+static int client_join(IvshmemClient *client, const IvshmemDoor *door,
+                       int shm_fd)
 {
     IvshmemRegion *region = client->region;
-    g_autofree int *fds = g_new(int, door->vectors);
+    unsigned vectors = ivshmem_door_vectors(door);
+    g_autofree int *fds = g_new(int, vectors);
     IvshmemJoin join = {
-        .id = IVSHMEM_ID_ANY,
-        .shm_fd = ivshmem_memory_fd(region->memory),
+        .id = door->config->id,
+        .reserved_ok = true,    /* it is this door that it is reserved for */
+        .shm_fd = shm_fd,
         .vector_fds = fds,
-        .vectors = door->vectors,
+        .vectors = vectors,
         .opaque = client,
     };
     int ret;
@@ -227,7 +230,7 @@ static int client_join(IvshmemClient *client, const IvshmemDoor *door)
     if (!client_fd_fits(region->server, client->watch.fd)) {
         return -EMFILE;
     }
-    ret = client_make_eventfds(region->server, fds, door->vectors);
+    ret = client_make_eventfds(region->server, fds, vectors);
     if (ret < 0) {
         return ret;
     }
@@ -236,7 +239,7 @@ static int client_join(IvshmemClient *client, const IvshmemDoor *door)
         ret = ivshmem_registry_join(region->registry, &join, &client->member);
     }
     if (ret < 0) {
-        client_close_all(fds, door->vectors);
+        client_close_all(fds, vectors);
     }
     return ret;
 }
@@ -254,32 +257,96 @@ static IvshmemClient *client_new(IvshmemRegion *region, int sock)
     return client;
 }
 
+static bool client_may_enter(const IvshmemDoor *door, uid_t uid)
+{
+    const GArray *users = door->config->socket.users;
+
+    for (unsigned i = 0; users && i < users->len; i++) {
+        if (g_array_index(users, uid_t, i) == uid) {
+            return true;
+        }
+    }
+    return !users;
+}
+
+/* Room for the one who comes, if the id of this door is in use. */
+static void client_make_room(const IvshmemDoor *door)
+{
+    int id = door->config->id;
+    IvshmemMember *member = id == IVSHMEM_ID_ANY ? NULL :
+        ivshmem_registry_find(door->region->registry, (uint16_t)id);
+
+    if (member && door->config->replace) {
+        ivshmem_client_drop(ivshmem_member_opaque(member),
+                            "replaced by a new connection");
+    }
+}
+
+static const char *client_explain(int error)
+{
+    switch (error) {
+    case -EMFILE:
+        return "the server is out of descriptors; a higher LimitNOFILE "
+               "(ulimit -n) allows for more clients";
+    case IVSHMEM_E_ID_TAKEN:
+        return "its id is in use, and a second connection is refused";
+    default:
+        return ivshmem_strerror(error);
+    }
+}
+
+/* Returns why not, or NULL.  The caller frees both. */
+static char *client_enter(IvshmemClient *client, const IvshmemDoor *door)
+{
+    IvshmemMemory *memory = client->region->memory;
+    int shm_fd = ivshmem_memory_fd(memory);
+    GError *error = NULL;
+    int ret;
+
+    if (!client_credentials(client->watch.fd, &client->pid, &client->uid) ||
+        client_has_gone(client->watch.fd)) {
+        return g_strdup("it has gone already");
+    }
+    if (!client_may_enter(door, client->uid)) {
+        return g_strdup_printf("user %u is not in allow-users",
+                               (unsigned)client->uid);
+    }
+    if (door->config->read_only) {
+        char *reason;
+
+        shm_fd = ivshmem_memory_read_only_fd(memory, client->uid, &error);
+        if (shm_fd < 0) {
+            reason = g_strdup(error->message);
+            g_error_free(error);
+            return reason;
+        }
+    }
+    client_make_room(door);
+    ret = client_join(client, door, shm_fd);
+    return ret < 0 ? g_strdup(client_explain(ret)) : NULL;
+}
+
 void ivshmem_client_admit(IvshmemDoor *door, int sock)
 {
     IvshmemRegion *region = door->region;
     IvshmemClient *client = client_new(region, sock);
+    g_autofree char *reason = client_enter(client, door);
+    unsigned vectors = ivshmem_door_vectors(door);
     IvshmemLogSubject subject;
-    int ret;
 
-    if (!client_credentials(sock, &client->pid, &client->uid) ||
-        client_has_gone(sock)) {
-        client_refuse(door, client->pid, "it has gone already");
+    if (reason) {
+        client_refuse(door, client->pid, reason);
         ivshmem_client_free(client);
         return;
     }
-    ret = client_join(client, door);
-    if (ret < 0) {
-        client_refuse(door, client->pid,
-                      ret == -EMFILE ? "the server is out of descriptors; "
-                      "a higher LimitNOFILE (ulimit -n) allows for more clients"
-                      : ivshmem_strerror(ret));
-        ivshmem_client_free(client);
-        return;
-    }
+    client->read_only = door->config->read_only;
     region->server->counters.joins++;
     ivshmem_region_set_changed(region);
     subject = ivshmem_client_subject(client);
     ivshmem_log_event(G_LOG_LEVEL_INFO, IVSHMEM_LOG_JOIN, &subject,
-                      "joined with %u vector%s (user %u)", door->vectors,
-                      door->vectors == 1 ? "" : "s", (unsigned)client->uid);
+                      "joined%s%s with %u vector%s (user %u)%s",
+                      door->config->name ? " as " : "",
+                      ivshmem_door_name(door), vectors, vectors == 1 ? "" : "s",
+                      (unsigned)client->uid,
+                      client->read_only ? ", may only read" : "");
 }

@@ -15,6 +15,7 @@ typedef struct IvshmemClient {
     IvshmemMember *member;      /* NULL: it has left */
     pid_t pid;
     uid_t uid;
+    bool read_only;
     size_t chatter;             /* bytes it sent, which it should not */
     GList link;                 /* in @queue */
     GQueue *queue;              /* one of the server's, or NULL */

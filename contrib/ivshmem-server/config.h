@@ -20,7 +20,10 @@
 #define IVSHMEM_DEFAULT_QUEUE_LIMIT 65536
 
 typedef enum IvshmemMemoryKind {
+    IVSHMEM_MEMORY_MEMFD,       /* sealed, without a name */
+    IVSHMEM_MEMORY_HUGETLB,     /* the same, of huge pages */
     IVSHMEM_MEMORY_SHM,         /* POSIX shared memory object @name */
+    IVSHMEM_MEMORY_FILE,        /* the file @name */
     IVSHMEM_MEMORY_DIR,         /* a nameless file in directory @name */
 } IvshmemMemoryKind;
 
@@ -28,25 +31,44 @@ typedef struct IvshmemMemoryConfig {
     IvshmemMemoryKind kind;
     char *name;
     uint64_t size;
+    uint64_t page_size;         /* HUGETLB; 0: the system's default */
+    int persistent;             /* not removed in the end; -1: only files */
+    bool prealloc;
+    int numa_node;              /* -1: any */
 } IvshmemMemoryConfig;
 
 typedef struct IvshmemSocketConfig {
-    char *path;                 /* absolute */
+    char *path;                 /* absolute; NULL: none */
     mode_t mode;                /* 0: what umask leaves */
     uid_t owner;                /* (uid_t)-1: whoever runs the server */
     gid_t group;
+    GArray *users;              /* of uid_t: who may connect; NULL: anybody */
 } IvshmemSocketConfig;
 
+/* What those who come in by one socket get. */
+typedef struct IvshmemClientConfig {
+    char *name;                 /* NULL: the region's own socket */
+    IvshmemSocketConfig socket;
+    int id;                     /* or IVSHMEM_ID_ANY */
+    bool read_only;
+    unsigned vectors;           /* 0: as many as the region says */
+    bool replace;               /* a second one ends the first's connection */
+} IvshmemClientConfig;
+
+/* Reference-counted: ivshmem_region_config_ref(), _unref(). */
 typedef struct IvshmemRegionConfig {
     char *name;
     IvshmemMemoryConfig memory;
-    IvshmemSocketConfig socket;
     unsigned vectors;
     uint16_t first_id;
+    IvshmemClientConfig *common;    /* the region's own socket */
+    GPtrArray *clients;         /* of IvshmemClientConfig: with their own */
 } IvshmemRegionConfig;
 
 typedef struct IvshmemConfig {
     GPtrArray *regions;         /* of IvshmemRegionConfig */
+    char *file;                 /* NULL: all of it came from options */
+    bool check;                 /* validate only */
     bool foreground;
     bool verbose;
     char *pid_file;             /* absolute; NULL: none */
@@ -56,8 +78,34 @@ typedef struct IvshmemConfig {
 } IvshmemConfig;
 
 IvshmemRegionConfig *ivshmem_region_config_new(const char *name);
-void ivshmem_region_config_free(IvshmemRegionConfig *region);
+IvshmemRegionConfig *ivshmem_region_config_ref(IvshmemRegionConfig *region);
+void ivshmem_region_config_unref(IvshmemRegionConfig *region);
 
+/* Owned by @region. */
+IvshmemClientConfig *ivshmem_client_config_new(IvshmemRegionConfig *region,
+                                               const char *name);
+
+/* "memfd", "hugetlb", "hugetlb:2M", "shm:NAME", "file:PATH". */
+bool ivshmem_memory_config_set(IvshmemMemoryConfig *memory, const char *what,
+                               const char *text, GError **errp);
+
+/* POSIX shared memory object @name, with or without its '/'. */
+bool ivshmem_memory_config_set_shm(IvshmemMemoryConfig *memory,
+                                   const char *what, const char *name,
+                                   GError **errp);
+
+bool ivshmem_memory_config_is_persistent(const IvshmemMemoryConfig *memory);
+
+/* Whether two sockets, or two memories, are described the same way. */
+bool ivshmem_client_config_equal(const IvshmemClientConfig *a,
+                                 const IvshmemClientConfig *b);
+bool ivshmem_memory_config_equal(const IvshmemMemoryConfig *a,
+                                 const IvshmemMemoryConfig *b);
+
+IvshmemRegionConfig *ivshmem_config_find(const IvshmemConfig *config,
+                                         const char *region);
+
+/* Settings with all defaults and no region. */
 IvshmemConfig *ivshmem_config_new(void);
 void ivshmem_config_free(IvshmemConfig *config);
 
@@ -68,7 +116,16 @@ void ivshmem_config_free(IvshmemConfig *config);
 IvshmemConfig *ivshmem_config_from_options(int argc, char **argv, bool *done,
                                            GError **errp);
 
+/*
+ * The file config->file.  Adds its regions and settings to @config; on failure
+ * @errp names everything that is wrong, a line each.
+ */
+bool ivshmem_config_read_file(IvshmemConfig *config, GError **errp);
+
+/* The file of @config once more; what came from options stays. */
+IvshmemConfig *ivshmem_config_reload(const IvshmemConfig *config,
+                                     GError **errp);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IvshmemConfig, ivshmem_config_free)
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(IvshmemRegionConfig, ivshmem_region_config_free)
 
 #endif /* IVSHMEM_SERVER_CONFIG_H */

@@ -28,6 +28,32 @@ static gboolean program_stop(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+/* A file with mistakes changes nothing. */
+static gboolean program_reload(gpointer opaque)
+{
+    Program *program = opaque;
+    g_autoptr(IvshmemConfig) config = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (!program->config->file) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "SIGHUP: there is no configuration "
+                    "file (--config) to read again");
+        return G_SOURCE_CONTINUE;
+    }
+    config = ivshmem_config_reload(program->config, &error);
+    if (!config) {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "SIGHUP: nothing changed, since the "
+                    "configuration is wrong:\n%s", error->message);
+        return G_SOURCE_CONTINUE;
+    }
+    ivshmem_server_reconfigure(program->server, config);
+    ivshmem_config_free(program->config);
+    program->config = g_steal_pointer(&config);
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "SIGHUP: read %s again",
+                program->config->file);
+    return G_SOURCE_CONTINUE;
+}
+
 static bool program_start(Program *program, GError **errp)
 {
     IvshmemConfig *config = program->config;
@@ -57,6 +83,7 @@ static void program_run(Program *program)
     signal(SIGPIPE, SIG_IGN);
     g_unix_signal_add(SIGTERM, program_stop, program);
     g_unix_signal_add(SIGINT, program_stop, program);
+    g_unix_signal_add(SIGHUP, program_reload, program);
     ivshmem_server_announce(program->server);
     ivshmem_daemon_ready();
     ivshmem_daemon_notify(&program->config->ready_fd);
@@ -81,7 +108,11 @@ int main(int argc, char **argv)
 
     setlocale(LC_ALL, "");
     program.config = ivshmem_config_from_options(argc, argv, &done, &error);
-    if (program.config) {
+    if (program.config && program.config->check) {
+        g_print("%s: right, with %u regions\n", program.config->file,
+                program.config->regions->len);
+        done = true;
+    } else if (program.config) {
         ivshmem_log_init(IVSHMEM_LOG_STDERR, program.config->verbose);
         done = program_start(&program, &error);
         if (done) {

@@ -30,6 +30,8 @@ typedef struct Options {
     char *queue_limit;
     char *stall_timeout;
     char *ready_fd;
+    char *config;
+    gboolean check_config;
 } Options;
 
 static void options_clear(Options *o)
@@ -47,6 +49,7 @@ static void options_clear(Options *o)
     g_free(o->queue_limit);
     g_free(o->stall_timeout);
     g_free(o->ready_fd);
+    g_free(o->config);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
@@ -90,6 +93,10 @@ static GOptionContext *options_context(Options *o)
           "SECONDS" },
         { "ready-fd", 0, 0, G_OPTION_ARG_STRING, &o->ready_fd,
           "Write a newline to this descriptor, and close it, once ready", "N" },
+        { "config", 0, 0, G_OPTION_ARG_FILENAME, &o->config,
+          "Read regions and clients from FILE; SIGHUP reads it again", "FILE" },
+        { "check-config", 0, 0, G_OPTION_ARG_NONE, &o->check_config,
+          "Only say whether the configuration file is right", NULL },
         { "version", 0, 0, G_OPTION_ARG_NONE, &o->version,
           "Print the version", NULL },
         { NULL },
@@ -122,17 +129,7 @@ static bool options_memory(const Options *o, IvshmemMemoryConfig *memory,
         memory->name = g_canonicalize_filename(o->shm_dir, NULL);
         return true;
     }
-    name += strspn(name, "/");
-    if (!*name || strchr(name, '/') || strlen(name) >= NAME_MAX ||
-        strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
-        ivshmem_error(errp, "-M: '%s' cannot be the name of a shared memory "
-                      "object; use a word without '/', shorter than %d",
-                      o->shm_name, NAME_MAX);
-        return false;
-    }
-    memory->kind = IVSHMEM_MEMORY_SHM;
-    memory->name = g_strdup(name);
-    return true;
+    return ivshmem_memory_config_set_shm(memory, "-M", name, errp);
 }
 
 static bool options_socket(const Options *o, IvshmemSocketConfig *socket,
@@ -158,7 +155,7 @@ static bool options_region(const Options *o, IvshmemRegionConfig *region,
     uint64_t number;
 
     if (!options_memory(o, &region->memory, errp) ||
-        !options_socket(o, &region->socket, errp)) {
+        !options_socket(o, &region->common->socket, errp)) {
         return false;
     }
     if (o->vectors) {
@@ -224,13 +221,55 @@ static bool options_process(const Options *o, IvshmemConfig *config,
         options_ready_fd(o->ready_fd, &config->ready_fd, errp);
 }
 
+/* Regions come from the file, or else one of them from options. */
+static bool options_file(const Options *o, IvshmemConfig *config,
+                         GError **errp)
+{
+    const struct {
+        const char *value;
+        const char *name;
+    } exclusive[] = {
+        { o->socket, "-S" }, { o->shm_name, "-M" }, { o->shm_dir, "-m" },
+        { o->size, "-l" }, { o->vectors, "-n" },
+        { o->socket_mode, "--socket-mode" },
+        { o->socket_owner, "--socket-owner" },
+        { o->socket_group, "--socket-group" }, { o->first_id, "--first-id" },
+        { o->queue_limit, "--queue-limit" },
+        { o->stall_timeout, "--stall-timeout" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(exclusive); i++) {
+        if (exclusive[i].value) {
+            ivshmem_error(errp, "%s and --config exclude each other: the file "
+                          "says that for each region", exclusive[i].name);
+            return false;
+        }
+    }
+    config->file = g_canonicalize_filename(o->config, NULL);
+    config->check = o->check_config;
+    return ivshmem_config_read_file(config, errp);
+}
+
+static bool options_regions(const Options *o, IvshmemConfig *config,
+                            GError **errp)
+{
+    if (o->config) {
+        return options_file(o, config, errp);
+    }
+    if (o->check_config) {
+        ivshmem_error(errp, "--check-config needs --config=FILE");
+        return false;
+    }
+    g_ptr_array_add(config->regions, ivshmem_region_config_new("default"));
+    return options_region(o, g_ptr_array_index(config->regions, 0), errp);
+}
+
 IvshmemConfig *ivshmem_config_from_options(int argc, char **argv, bool *done,
                                            GError **errp)
 {
     g_auto(Options) o = { 0 };
     g_autoptr(GOptionContext) context = options_context(&o);
     g_autoptr(IvshmemConfig) config = ivshmem_config_new();
-    IvshmemRegionConfig *region;
 
     *done = false;
     if (!g_option_context_parse(context, &argc, &argv, errp)) {
@@ -247,9 +286,7 @@ IvshmemConfig *ivshmem_config_from_options(int argc, char **argv, bool *done,
         return NULL;
     }
 
-    region = ivshmem_region_config_new("default");
-    g_ptr_array_add(config->regions, region);
-    if (!options_region(&o, region, errp) ||
+    if (!options_regions(&o, config, errp) ||
         !options_process(&o, config, errp)) {
         return NULL;
     }

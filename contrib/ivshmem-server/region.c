@@ -9,6 +9,7 @@
 #include "client.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "log.h"
 #include "region.h"
 
 /*
@@ -61,30 +62,90 @@ static void door_ready(IvshmemWatch *watch, uint32_t events)
     }
 }
 
+unsigned ivshmem_door_vectors(const IvshmemDoor *door)
+{
+    return door->config->vectors ? door->config->vectors
+                                 : door->region_config->vectors;
+}
+
+const char *ivshmem_door_name(const IvshmemDoor *door)
+{
+    return door->config->name ? door->config->name : "";
+}
+
+static void door_reserve(IvshmemDoor *door, bool reserved)
+{
+    if (door->config->id != IVSHMEM_ID_ANY) {
+        ivshmem_registry_reserve(door->region->registry,
+                                 (uint16_t)door->config->id, reserved);
+    }
+}
+
 static void door_free(IvshmemDoor *door)
 {
     g_clear_handle_id(&door->pause_timer, g_source_remove);
     ivshmem_loop_remove(door->region->server->loop, &door->watch);
     ivshmem_listener_close(&door->listener);
+    door_reserve(door, false);
+    ivshmem_region_config_unref(door->region_config);
     g_free(door);
 }
 
-static bool door_open(IvshmemRegion *region, const IvshmemSocketConfig *config,
-                      unsigned vectors, GError **errp)
+/* Listens, but lets nobody in before door_start(). */
+static IvshmemDoor *door_open(IvshmemRegion *region,
+                              IvshmemRegionConfig *region_config,
+                              const IvshmemClientConfig *config, GError **errp)
 {
     IvshmemDoor *door = g_new0(IvshmemDoor, 1);
 
     door->region = region;
-    door->vectors = vectors;
+    door->region_config = ivshmem_region_config_ref(region_config);
+    door->config = config;
     door->listener.fd = -1;
-    if (!ivshmem_listener_open(&door->listener, config, errp)) {
+    if (!ivshmem_listener_open(&door->listener, &config->socket, errp)) {
+        ivshmem_region_config_unref(door->region_config);
         g_free(door);
-        return false;
+        return NULL;
     }
     door->watch = (IvshmemWatch) {
         .fd = door->listener.fd, .events = EPOLLIN, .ready = door_ready,
     };
+    door_reserve(door, true);
     g_ptr_array_add(region->doors, door);
+    return door;
+}
+
+static bool door_start(IvshmemDoor *door, GError **errp)
+{
+    int ret = ivshmem_loop_add(door->region->server->loop, &door->watch);
+
+    if (ret < 0) {
+        ivshmem_error(errp, "cannot watch %s: %s", door->listener.path,
+                      ivshmem_strerror(ret));
+        return false;
+    }
+    return true;
+}
+
+/* The sockets of @config: the region's own, if it has one, is number -1. */
+static const IvshmemClientConfig *
+region_nth_socket(const IvshmemRegionConfig *config, int n)
+{
+    return n < 0 ? config->common
+                 : g_ptr_array_index(config->clients, (guint)n);
+}
+
+static bool region_open_doors(IvshmemRegion *region, GError **errp)
+{
+    for (int i = -1; i < (int)region->config->clients->len; i++) {
+        const IvshmemClientConfig *config = region_nth_socket(region->config,
+                                                              i);
+
+        if (config->socket.path &&
+            !door_open(region, region->config, config, errp)) {
+            return false;
+        }
+    }
     return true;
 }
 
@@ -92,12 +153,7 @@ static bool door_open(IvshmemRegion *region, const IvshmemSocketConfig *config,
 static bool region_start(IvshmemRegion *region, GError **errp)
 {
     for (unsigned i = 0; i < region->doors->len; i++) {
-        IvshmemDoor *door = g_ptr_array_index(region->doors, i);
-        int ret = ivshmem_loop_add(region->server->loop, &door->watch);
-
-        if (ret < 0) {
-            ivshmem_error(errp, "cannot watch %s: %s", door->listener.path,
-                          ivshmem_strerror(ret));
+        if (!door_start(g_ptr_array_index(region->doors, i), errp)) {
             return false;
         }
     }
@@ -105,17 +161,16 @@ static bool region_start(IvshmemRegion *region, GError **errp)
 }
 
 IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
-                                  const IvshmemRegionConfig *config,
-                                  GError **errp)
+                                  IvshmemRegionConfig *config, GError **errp)
 {
     IvshmemRegion *region = g_new0(IvshmemRegion, 1);
 
     region->server = server;
-    region->config = config;
+    region->config = ivshmem_region_config_ref(config);
     region->registry = ivshmem_registry_new(config->first_id);
     region->doors = g_ptr_array_new_with_free_func((GDestroyNotify)door_free);
-    /* The socket first: who cannot have it must not touch the memory. */
-    if (!door_open(region, &config->socket, config->vectors, errp)) {
+    /* The sockets first: who cannot have them must not touch the memory. */
+    if (!region_open_doors(region, errp)) {
         ivshmem_region_free(region, true);
         return NULL;
     }
@@ -140,8 +195,92 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
     }
     ivshmem_region_reap(region);
     ivshmem_registry_free(region->registry);
-    ivshmem_memory_close(region->memory, remove);
+    ivshmem_memory_close(region->memory, remove &&
+        !ivshmem_memory_config_is_persistent(&region->config->memory));
+    ivshmem_region_config_unref(region->config);
     g_free(region);
+}
+
+void ivshmem_region_shut(IvshmemRegion *region)
+{
+    g_ptr_array_set_size(region->doors, 0);
+    region->closing = true;
+}
+
+/* A door that stays as it is takes its part of the new configuration. */
+static bool door_renew(IvshmemRegion *region, IvshmemRegionConfig *config,
+                       const IvshmemClientConfig *socket)
+{
+    for (unsigned i = 0; i < region->doors->len; i++) {
+        IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        if (door->region_config == region->config &&
+            g_strcmp0(door->config->name, socket->name) == 0 &&
+            ivshmem_client_config_equal(door->config, socket)) {
+            ivshmem_region_config_unref(door->region_config);
+            door->region_config = ivshmem_region_config_ref(config);
+            door->config = socket;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void region_close_old_doors(IvshmemRegion *region,
+                                   const IvshmemRegionConfig *config)
+{
+    for (unsigned i = region->doors->len; i-- > 0;) {
+        IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        if (door->region_config != config) {
+            ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: closed socket %s",
+                        config->name, door->listener.path);
+            g_ptr_array_remove_index(region->doors, i);
+        }
+    }
+}
+
+static void region_open_new_door(IvshmemRegion *region,
+                                 IvshmemRegionConfig *config,
+                                 const IvshmemClientConfig *socket)
+{
+    g_autoptr(GError) error = NULL;
+    IvshmemDoor *door = door_open(region, config, socket, &error);
+
+    if (door && door_start(door, &error)) {
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: opened socket %s",
+                    config->name, socket->socket.path);
+    } else {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "region %s: %s", config->name,
+                    error->message);
+    }
+}
+
+void ivshmem_region_reconfigure(IvshmemRegion *region,
+                                IvshmemRegionConfig *config)
+{
+    int n = (int)config->clients->len;
+    g_autofree bool *kept = g_new0(bool, (gsize)n + 1);
+
+    if (!ivshmem_memory_config_equal(&region->config->memory,
+                                     &config->memory)) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: its memory cannot change "
+                    "while the server runs; restart it", config->name);
+    }
+    for (int i = -1; i < n; i++) {
+        kept[i + 1] = door_renew(region, config, region_nth_socket(config, i));
+    }
+    region_close_old_doors(region, config);
+    for (int i = -1; i < n; i++) {
+        const IvshmemClientConfig *socket = region_nth_socket(config, i);
+
+        if (!kept[i + 1] && socket->socket.path) {
+            region_open_new_door(region, config, socket);
+        }
+    }
+    ivshmem_region_config_unref(region->config);
+    region->config = ivshmem_region_config_ref(config);
+    region->closing = false;
 }
 
 void ivshmem_region_set_changed(IvshmemRegion *region)

@@ -16,11 +16,12 @@ typedef struct IvshmemDoor IvshmemDoor;
 
 typedef struct IvshmemRegion {
     IvshmemServer *server;
-    const IvshmemRegionConfig *config;  /* borrowed */
+    IvshmemRegionConfig *config;
     IvshmemMemory *memory;
     IvshmemRegistry *registry;
     GPtrArray *doors;           /* of IvshmemDoor */
     bool changed;               /* somebody joined or left this turn */
+    bool closing;               /* out of the configuration: no newcomers */
 } IvshmemRegion;
 
 /* A listening socket, and what those who come through it get. */
@@ -28,20 +29,36 @@ struct IvshmemDoor {
     IvshmemWatch watch;
     IvshmemListener listener;
     IvshmemRegion *region;
-    unsigned vectors;
+    IvshmemRegionConfig *region_config; /* that @config is a part of */
+    const IvshmemClientConfig *config;
     unsigned pause_timer;       /* not accepting until it fires */
 };
 
-/* Opens sockets and memory of @config (borrowed), or nothing. */
+/* Opens sockets and memory of @config, or nothing. */
 IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
-                                  const IvshmemRegionConfig *config,
-                                  GError **errp);
+                                  IvshmemRegionConfig *config, GError **errp);
+
+/*
+ * The configuration has changed: open and close doors accordingly.  Those
+ * inside stay.  What cannot be done is logged.
+ */
+void ivshmem_region_reconfigure(IvshmemRegion *region,
+                                IvshmemRegionConfig *config);
+
+/* No newcomers from now on; whoever is inside stays. */
+void ivshmem_region_shut(IvshmemRegion *region);
 
 /*
  * Disconnects the clients and removes what was made, @memory included if
  * @remove.  NULL is fine.
  */
 void ivshmem_region_free(IvshmemRegion *region, bool remove);
+
+/* Vectors of a client that comes in by @door. */
+unsigned ivshmem_door_vectors(const IvshmemDoor *door);
+
+/* "client camera", or "" for the region's own socket; for people. */
+const char *ivshmem_door_name(const IvshmemDoor *door);
 
 /* Somebody joined or left: the others are to be told. */
 void ivshmem_region_set_changed(IvshmemRegion *region);

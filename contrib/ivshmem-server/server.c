@@ -6,12 +6,29 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <string.h>
 #include "client.h"
 #include "quota.h"
+#include "log.h"
 #include "outbox.h"
 #include "region.h"
 #include "server.h"
 #include "value.h"
+
+/* Regions out of the configuration go with their last client. */
+static void server_free_closed(IvshmemServer *server)
+{
+    for (unsigned i = server->regions->len; i-- > 0;) {
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        if (region->closing && !ivshmem_registry_members(region->registry)) {
+            ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: removed",
+                        region->config->name);
+            g_ptr_array_remove_index(server->regions, i);
+            ivshmem_region_free(region, true);
+        }
+    }
+}
 
 /*
  * After all joins and leaves of the turn: one pass that tells everybody.
@@ -34,12 +51,13 @@ static void server_turn_end(void *opaque)
         ivshmem_region_reap(g_ptr_array_index(server->regions, i));
     }
     g_ptr_array_set_size(server->gone, 0);
+    server_free_closed(server);
 }
 
 static bool server_open_regions(IvshmemServer *server, GError **errp)
 {
     for (unsigned i = 0; i < server->config->regions->len; i++) {
-        const IvshmemRegionConfig *config =
+        IvshmemRegionConfig *config =
             g_ptr_array_index(server->config->regions, i);
         IvshmemRegion *region = ivshmem_region_new(server, config, errp);
 
@@ -87,22 +105,92 @@ void ivshmem_server_free(IvshmemServer *server)
     g_free(server);
 }
 
+static IvshmemRegion *server_find(const IvshmemServer *server,
+                                  const char *name)
+{
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        if (strcmp(region->config->name, name) == 0) {
+            return region;
+        }
+    }
+    return NULL;
+}
+
+static void server_announce_region(const IvshmemServer *server,
+                                   const IvshmemRegion *region)
+{
+    const IvshmemRegionConfig *config = region->config;
+    g_autofree char *size =
+        ivshmem_value_format_size(ivshmem_memory_size(region->memory));
+    g_autoptr(GString) sockets = g_string_new(NULL);
+
+    for (unsigned i = 0; i < region->doors->len; i++) {
+        const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        g_string_append_printf(sockets, "%s%s", i ? ", " : "",
+                               door->listener.path);
+    }
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: %s in %s%s, %u vector%s, "
+                "socket %s; %u descriptors allow for %u clients",
+                config->name, size, ivshmem_memory_describe(region->memory),
+                ivshmem_memory_found(region->memory) ?
+                " (found with its contents)" : "",
+                config->vectors, config->vectors == 1 ? "" : "s", sockets->str,
+                server->fd_limit,
+                ivshmem_client_capacity(server, config->vectors));
+    if (!ivshmem_memory_sealed(region->memory)) {
+        ivshmem_log(G_LOG_LEVEL_INFO, "region %s: this memory cannot be "
+                    "sealed: a client that shrinks it kills the others "
+                    "(SIGBUS); memory=memfd in a configuration file can",
+                    config->name);
+    }
+}
+
 void ivshmem_server_announce(const IvshmemServer *server)
 {
     for (unsigned i = 0; i < server->regions->len; i++) {
-        const IvshmemRegion *region = g_ptr_array_index(server->regions, i);
-        const IvshmemRegionConfig *config = region->config;
-        g_autofree char *size =
-            ivshmem_value_format_size(ivshmem_memory_size(region->memory));
-
-        ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: %s in %s%s, %u vector%s, "
-                    "socket %s; %u descriptors allow for %u clients",
-                    config->name, size,
-                    ivshmem_memory_describe(region->memory),
-                    ivshmem_memory_found(region->memory) ?
-                    " (found with its contents)" : "",
-                    config->vectors, config->vectors == 1 ? "" : "s",
-                    config->socket.path, server->fd_limit,
-                    ivshmem_client_capacity(server, config->vectors));
+        server_announce_region(server, g_ptr_array_index(server->regions, i));
     }
+}
+
+static void server_add_region(IvshmemServer *server,
+                              IvshmemRegionConfig *config)
+{
+    g_autoptr(GError) error = NULL;
+    IvshmemRegion *region = ivshmem_region_new(server, config, &error);
+
+    if (!region) {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "region %s: %s", config->name,
+                    error->message);
+        return;
+    }
+    g_ptr_array_add(server->regions, region);
+    server_announce_region(server, region);
+}
+
+void ivshmem_server_reconfigure(IvshmemServer *server,
+                                const IvshmemConfig *config)
+{
+    server->config = config;
+    /* First close what is gone: its paths may be used anew. */
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        if (!ivshmem_config_find(config, region->config->name)) {
+            ivshmem_region_shut(region);
+        }
+    }
+    for (unsigned i = 0; i < config->regions->len; i++) {
+        IvshmemRegionConfig *r = g_ptr_array_index(config->regions, i);
+        IvshmemRegion *region = server_find(server, r->name);
+
+        if (region) {
+            ivshmem_region_reconfigure(region, r);
+        } else {
+            server_add_region(server, r);
+        }
+    }
+    ivshmem_loop_wake(server->loop);
 }

@@ -49,6 +49,13 @@ IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp);
 /* Disconnects all, and removes what was made.  NULL is fine. */
 void ivshmem_server_free(IvshmemServer *server);
 
+/*
+ * Go over to @config (borrowed): new regions and sockets appear, removed ones
+ * take in nobody any more, sessions stay.  What cannot be done is logged.
+ */
+void ivshmem_server_reconfigure(IvshmemServer *server,
+                                const IvshmemConfig *config);
+
 /* One line per region, and how many clients there may be. */
 void ivshmem_server_announce(const IvshmemServer *server);
 

@@ -8,10 +8,15 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
+#include <linux/memfd.h>
+#include <linux/mempolicy.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 #include "ivshmem-fd.h"
@@ -31,8 +36,12 @@ struct IvshmemMemory {
     int fd;
     uint64_t size;
     int lock;                   /* shared lock: the object has a server */
-    char *shm_name;             /* with its '/'; NULL: no name */
+    int read_only;              /* another open file; -1: not needed so far */
+    char *shm_name;             /* with its '/'; NULL: no such name */
+    char *path;                 /* of a file; NULL: no such name */
     bool made;                  /* by a server, not by somebody else */
+    bool sealed;
+    bool immutable;             /* nobody can open it for writing again */
     char *description;
     bool found;
 };
@@ -102,6 +111,35 @@ static bool memory_is_last_user(const IvshmemMemory *memory)
     return memory->lock >= 0 && flock(memory->lock, LOCK_EX | LOCK_NB) == 0;
 }
 
+/* hugetlbfs has room for whole pages only. */
+static bool memory_round_up(IvshmemMemory *memory, GError **errp)
+{
+    struct statfs fs;
+    uint64_t page;
+
+    if (fstatfs(memory->fd, &fs) < 0) {
+        ivshmem_error(errp, "cannot examine %s: %s", memory->description,
+                      g_strerror(errno));
+        return false;
+    }
+    if (fs.f_type == HUGETLBFS_MAGIC) {
+        page = (uint64_t)fs.f_bsize;
+        memory->size = (memory->size + page - 1) / page * page;
+    }
+    return true;
+}
+
+/* An object with a name is open: is it new, or fit for use? */
+static bool memory_adopt(IvshmemMemory *memory, GError **errp)
+{
+    memory_lock(memory);
+    if (memory->found) {
+        return memory_check_found(memory, errp);
+    }
+    memory->made = fchmod(memory->fd, MEMORY_MODE | MEMORY_MARK) == 0;
+    return memory_resize(memory, errp);
+}
+
 static bool memory_open_shm(IvshmemMemory *memory, const char *name,
                             GError **errp)
 {
@@ -121,30 +159,27 @@ static bool memory_open_shm(IvshmemMemory *memory, const char *name,
         return false;
     }
     memory->shm_name = g_steal_pointer(&path);
-    memory_lock(memory);
-    if (memory->found) {
-        return memory_check_found(memory, errp);
-    }
-    memory->made = fchmod(memory->fd, MEMORY_MODE | MEMORY_MARK) == 0;
-    return memory_resize(memory, errp);
+    return memory_adopt(memory, errp);
 }
 
-/* hugetlbfs has room for whole pages only. */
-static bool memory_round_up(IvshmemMemory *memory, GError **errp)
+static bool memory_open_file(IvshmemMemory *memory, const char *path,
+                             GError **errp)
 {
-    struct statfs fs;
-    uint64_t page;
-
-    if (fstatfs(memory->fd, &fs) < 0) {
-        ivshmem_error(errp, "cannot examine %s: %s", memory->description,
-                      g_strerror(errno));
+    memory->description = g_strdup_printf("file %s", path);
+    memory->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+                      MEMORY_MODE);
+    if (memory->fd < 0 && errno == EEXIST) {
+        memory->found = true;
+        memory->fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    }
+    if (memory->fd < 0) {
+        ivshmem_error(errp, "cannot open %s: %s%s", memory->description,
+                      g_strerror(errno),
+                      errno == ELOOP ? "; it is a symbolic link" : "");
         return false;
     }
-    if (fs.f_type == HUGETLBFS_MAGIC) {
-        page = (uint64_t)fs.f_bsize;
-        memory->size = (memory->size + page - 1) / page * page;
-    }
-    return true;
+    memory->path = g_strdup(path);
+    return memory_round_up(memory, errp) && memory_adopt(memory, errp);
 }
 
 /*
@@ -168,6 +203,76 @@ static bool memory_open_dir(IvshmemMemory *memory, const char *dir,
     return memory_round_up(memory, errp) && memory_resize(memory, errp);
 }
 
+static bool memory_open_memfd(IvshmemMemory *memory,
+                              const IvshmemMemoryConfig *config, GError **errp)
+{
+    unsigned pages = 0;
+    uint64_t page = config->page_size;
+
+    memory->description = g_strdup("sealed memory");
+    if (config->kind == IVSHMEM_MEMORY_HUGETLB) {
+        g_free(memory->description);
+        memory->description = g_strdup("sealed memory of huge pages");
+        pages = MFD_HUGETLB;
+        if (page) {
+            pages |= (unsigned)g_bit_nth_lsf(page, -1) << MFD_HUGE_SHIFT;
+        }
+    }
+    memory->fd = memfd_create("ivshmem",
+                              MFD_CLOEXEC | MFD_ALLOW_SEALING | pages);
+    if (memory->fd < 0) {
+        ivshmem_error(errp, "cannot make %s: %s", memory->description,
+                      g_strerror(errno));
+        return false;
+    }
+    /* Through /proc others could open it again, if they may. */
+    fchmod(memory->fd, MEMORY_MODE);
+    if (!memory_round_up(memory, errp) || !memory_resize(memory, errp)) {
+        return false;
+    }
+    memory->sealed = fcntl(memory->fd, F_ADD_SEALS, F_SEAL_SHRINK |
+                           F_SEAL_GROW | F_SEAL_SEAL) == 0;
+    return true;
+}
+
+/* Shared memory keeps the policy of its pages when it is unmapped again. */
+static bool memory_bind(const IvshmemMemory *memory, int node, GError **errp)
+{
+    unsigned long mask = 1UL << node;
+    void *map = mmap(NULL, memory->size, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
+    long ret = -1;
+
+    if (map != MAP_FAILED) {
+        ret = syscall(SYS_mbind, map, memory->size, MPOL_BIND, &mask,
+                      8 * sizeof(mask) + 1, 0);
+    }
+    if (ret < 0) {
+        ivshmem_error(errp, "cannot bind %s to NUMA node %d: %s",
+                      memory->description, node, g_strerror(errno));
+    }
+    if (map != MAP_FAILED) {
+        munmap(map, memory->size);
+    }
+    return ret == 0;
+}
+
+static bool memory_prepare(IvshmemMemory *memory,
+                           const IvshmemMemoryConfig *config, GError **errp)
+{
+    if (config->numa_node >= 0 &&
+        !memory_bind(memory, config->numa_node, errp)) {
+        return false;
+    }
+    if (config->prealloc &&
+        fallocate(memory->fd, 0, 0, (off_t)memory->size) < 0) {
+        ivshmem_error(errp, "cannot allocate all of %s: %s",
+                      memory->description, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
                                    GError **errp)
 {
@@ -176,16 +281,24 @@ IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
 
     memory->fd = -1;
     memory->lock = -1;
+    memory->read_only = -1;
     memory->size = config->size;
     switch (config->kind) {
     case IVSHMEM_MEMORY_SHM:
         ok = memory_open_shm(memory, config->name, errp);
         break;
+    case IVSHMEM_MEMORY_FILE:
+        ok = memory_open_file(memory, config->name, errp);
+        break;
+    case IVSHMEM_MEMORY_MEMFD:
+    case IVSHMEM_MEMORY_HUGETLB:
+        ok = memory_open_memfd(memory, config, errp);
+        break;
     case IVSHMEM_MEMORY_DIR:
         ok = memory_open_dir(memory, config->name, errp);
         break;
     }
-    if (!ok) {
+    if (!ok || !memory_prepare(memory, config, errp)) {
         ivshmem_memory_close(memory, !memory->found);
         return NULL;
     }
@@ -197,13 +310,18 @@ void ivshmem_memory_close(IvshmemMemory *memory, bool remove)
     if (!memory) {
         return;
     }
-    if (remove && memory->shm_name && memory->made &&
-        memory_is_last_user(memory)) {
-        shm_unlink(memory->shm_name);
+    if (remove && memory->made && memory_is_last_user(memory)) {
+        if (memory->shm_name) {
+            shm_unlink(memory->shm_name);
+        } else if (memory->path) {
+            unlink(memory->path);
+        }
     }
+    ivshmem_fd_close(&memory->read_only);
     ivshmem_fd_close(&memory->lock);
     ivshmem_fd_close(&memory->fd);
     g_free(memory->shm_name);
+    g_free(memory->path);
     g_free(memory->description);
     g_free(memory);
 }
@@ -211,6 +329,51 @@ void ivshmem_memory_close(IvshmemMemory *memory, bool remove)
 int ivshmem_memory_fd(const IvshmemMemory *memory)
 {
     return memory->fd;
+}
+
+/*
+ * A descriptor for reading cannot be mapped for writing, but through /proc it
+ * could be opened again for writing by whoever may write to the object.  The
+ * object's mode keeps other users out.  An immutable one keeps everybody out,
+ * even root, while descriptors that are open for writing go on working.
+ */
+static bool memory_make_read_only(IvshmemMemory *memory, GError **errp)
+{
+    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", memory->fd);
+    int flags = FS_IMMUTABLE_FL;
+
+    memory->read_only = open(self, O_RDONLY | O_CLOEXEC);
+    if (memory->read_only < 0) {
+        ivshmem_error(errp, "cannot open %s for reading: %s",
+                      memory->description, g_strerror(errno));
+        return false;
+    }
+    memory->immutable = ioctl(memory->fd, FS_IOC_SETFLAGS, &flags) == 0;
+    return true;
+}
+
+int ivshmem_memory_read_only_fd(IvshmemMemory *memory, uid_t user,
+                                GError **errp)
+{
+    struct stat st;
+
+    if (memory->read_only < 0 && !memory_make_read_only(memory, errp)) {
+        return -1;
+    }
+    if (fstat(memory->read_only, &st) < 0 ||
+        (!memory->immutable && (user == 0 || user == st.st_uid))) {
+        ivshmem_error(errp, "user %u could open the memory again for writing, "
+                      "so access=read-only cannot be granted; run the server "
+                      "as another user, or with CAP_LINUX_IMMUTABLE",
+                      (unsigned)user);
+        return -1;
+    }
+    return memory->read_only;
+}
+
+bool ivshmem_memory_sealed(const IvshmemMemory *memory)
+{
+    return memory->sealed;
 }
 
 uint64_t ivshmem_memory_size(const IvshmemMemory *memory)

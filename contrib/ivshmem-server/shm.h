@@ -26,6 +26,13 @@ void ivshmem_memory_close(IvshmemMemory *memory, bool remove);
 /* Borrowed: for reading and writing. */
 int ivshmem_memory_fd(const IvshmemMemory *memory);
 
+/*
+ * Borrowed: for reading only, or -1 with @errp set.  For @user it cannot
+ * become more than that, neither by mapping nor by opening it again.
+ */
+int ivshmem_memory_read_only_fd(IvshmemMemory *memory, uid_t user,
+                                GError **errp);
+
 uint64_t ivshmem_memory_size(const IvshmemMemory *memory);
 
 /* "POSIX shared memory object /ivshmem", and so on; for people. */
@@ -33,5 +40,8 @@ const char *ivshmem_memory_describe(const IvshmemMemory *memory);
 
 /* Whether the object was there before. */
 bool ivshmem_memory_found(const IvshmemMemory *memory);
+
+/* Whether nobody can shrink it under those who have mapped it. */
+bool ivshmem_memory_sealed(const IvshmemMemory *memory);
 
 #endif /* IVSHMEM_SERVER_SHM_H */

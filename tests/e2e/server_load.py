@@ -34,3 +34,25 @@ class Load(support.Process):
         if not answer.startswith("ok"):
             raise AssertionError("server-load: %s: %s" % (command, answer))
         return dict(word.split("=", 1) for word in answer.split()[1:])
+
+
+class ConfigServer(support.Server):
+    """ivshmem-server in the foreground with nothing but the options given."""
+
+    def __init__(self, *options, **kwargs):
+        self.socket, self.shm_name = None, "none"
+        ready, ready_end = os.pipe()
+        try:
+            support.Process.__init__(
+                self, [support.program("server"), "-F", "--ready-fd=%d" % ready_end] +
+                list(options), name="ivshmem-server",
+                pass_fds=(ready_end,) + tuple(kwargs.pop("pass_fds", ())), **kwargs)
+        finally:
+            os.close(ready_end)
+        try:
+            self._wait_ready(ready)
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            os.close(ready)

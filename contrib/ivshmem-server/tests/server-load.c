@@ -7,10 +7,12 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -231,6 +233,38 @@ static char *cmd_memory(IvshmemLoad *load, const long *args, char **why)
                            (unsigned long long)st.st_ino);
 }
 
+static const char *yes_no(bool yes)
+{
+    return yes ? "yes" : "no";
+}
+
+/* What a client can do with the memory it was given, if it tries hard. */
+static char *cmd_tamper(IvshmemLoad *load, const long *args, char **why)
+{
+    int fd = load_nth(load, args[0])->shm_fd;
+    g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", fd);
+    IVSHMEM_FD_AUTO int again = open(self, O_RDWR | O_CLOEXEC);
+    long page = sysconf(_SC_PAGESIZE);
+    void *shared = mmap(NULL, (size_t)page, PROT_READ | PROT_WRITE, MAP_SHARED,
+                        fd, 0);
+    void *read_map = mmap(NULL, (size_t)page, PROT_READ, MAP_SHARED, fd, 0);
+    bool protect = read_map != MAP_FAILED &&
+        mprotect(read_map, (size_t)page, PROT_READ | PROT_WRITE) == 0;
+    bool mode = fchmod(fd, 0666) == 0;
+    bool after = false;
+
+    ivshmem_fd_close(&again);
+    again = open(self, O_RDWR | O_CLOEXEC);
+    after = again >= 0;
+    return g_strdup_printf(
+        "map=%s mprotect=%s write=%s reopen=%s reopen-mode=%s shrink=%s "
+        "read=%s", yes_no(shared != MAP_FAILED), yes_no(protect),
+        yes_no(pwrite(fd, "x", 1, 0) == 1), yes_no(after),
+        yes_no(mode && after),
+        yes_no(ftruncate(fd, 0) == 0),
+        yes_no(read_map != MAP_FAILED));
+}
+
 static const Command commands[] = {
     { "join", 1, "N: connect N clients", cmd_join },
     { "mute", 1, "N: connect N clients that do not read", cmd_mute },
@@ -243,6 +277,7 @@ static const Command commands[] = {
     { "closed", 2, "A B: wait until the server disconnects them", cmd_closed },
     { "verify", 0, "all ring each other (--keep)", cmd_verify },
     { "ids", 0, "the ids", cmd_ids },
+    { "tamper", 1, "A: try to write or shrink its memory", cmd_tamper },
     { "memory", 1, "A: what client A was given", cmd_memory },
 };
 
