@@ -41,6 +41,7 @@ class ServerTest(support.TestCase):
 class ConnectAndClose(ServerTest):
     """S1"""
 
+    # R-SRV-9
     def test_thousands_of_short_connections(self):
         server = self.server()
         group = self.load(server, "--keep")
@@ -60,6 +61,7 @@ class ConnectAndClose(ServerTest):
 class OutOfDescriptors(ServerTest):
     """S2: only the newcomer is turned away, and only as long as it lasts."""
 
+    # R-SRV-10, R-SRV-11
     def test_newcomers_are_refused_and_served_again_later(self):
         server = self.server("-n", "4", preexec=limit_descriptors(256))
         server.err.wait_for("allow for 4[0-9] clients")
@@ -116,6 +118,7 @@ class ManyDescriptors(ServerTest):
 class SlowClient(ServerTest):
     """S4: who does not read misses nothing, and holds up nobody."""
 
+    # R-SRV-7, R-SRV-9
     def test_stopped_while_others_join_and_leave(self):
         server = self.server("-n", "2")
         group = self.load(server, vectors=2, timeout=120)
@@ -138,6 +141,7 @@ class SlowClient(ServerTest):
         group("resume 0 2")
         group("settle 602")
 
+    # R-SRV-6
     def test_ids_reused_behind_its_back(self):
         server = self.server()
         group = self.load(server, "--keep", timeout=120)
@@ -171,6 +175,7 @@ class LargeRegions(ServerTest):
                 group.stop()
                 self.assertEqual(server.stop(), 0)
 
+    # R-SRV-17
     def test_wrong_sizes(self):
         for text, reason in (("5G", "next one is 8G"), ("3M", "next one is 4M"),
                              ("4X", "'X', which is no unit"), ("", "not a size"),
@@ -188,6 +193,7 @@ class LargeRegions(ServerTest):
 class StaleSocket(ServerTest):
     """S6"""
 
+    # R-SRV-19
     def test_socket_of_a_killed_server_is_replaced(self):
         first = self.server()
         first.signal(signal.SIGKILL)
@@ -199,6 +205,7 @@ class StaleSocket(ServerTest):
         group("join 2")
         group("settle 1")
 
+    # R-SRV-19
     def test_other_things_in_the_way_are_left_alone(self):
         file, link = self.path("file"), self.path("link")
         with open(file, "w", encoding="ascii") as out:
@@ -220,6 +227,7 @@ class StaleSocket(ServerTest):
 class CleanUp(ServerTest):
     """S7"""
 
+    # R-SRV-20
     def test_orderly_stop_removes_everything(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             pid_file = self.path("pid")
@@ -236,6 +244,7 @@ class CleanUp(ServerTest):
                 self.assertFalse(os.path.exists(path), path)
             group("closed 0 1")
 
+    # R-SRV-21
     def test_after_a_crash_the_next_one_finds_and_removes_it(self):
         first = self.server()
         path = self.shm_file(first)
@@ -263,6 +272,7 @@ class ExistingMemory(ServerTest):
         self.addCleanup(lambda: os.path.exists(path) and os.unlink(path))
         return name, path
 
+    # R-SRV-18
     def test_other_sizes_are_refused_and_kept(self):
         for size in (8 * MIB, 1 * MIB, 4 * MIB + 1):
             name, path = self.make(size)
@@ -272,6 +282,7 @@ class ExistingMemory(ServerTest):
             self.assertEqual(os.stat(path).st_size, size)
             self.assertFalse(os.path.exists(self.path("s")))
 
+    # R-SRV-18
     def test_the_right_size_is_used_and_stays(self):
         name, path = self.make(4 * MIB)
         server = self.server("-M", name)
@@ -476,6 +487,7 @@ class SecondServer(ServerTest):
 class NeverReads(ServerTest):
     """S16"""
 
+    # R-SRV-8
     def test_queue_limit(self):
         server = self.server("--queue-limit=100")
         group = self.load(server)
@@ -485,6 +497,7 @@ class NeverReads(ServerTest):
         group("closed 0 1")
         group.stop()
 
+    # R-SRV-9
     def test_the_others_do_not_notice(self):
         server = self.server("--queue-limit=50")
         quiet = self.load(server)
