@@ -68,12 +68,10 @@ uint32_t mem_read(uint64_t addr, int width)
     if (!(addr >> 32)) {
         return mem_load((void *)(uint32_t)addr, width);
     }
-    cpu_cli();
     p = mem_window(addr);
     cpu_paging_on((uint32_t)pml4);
     val = mem_load(p, width);
     cpu_paging_off();
-    cpu_sti();
     return val;
 }
 
@@ -85,10 +83,8 @@ void mem_write(uint64_t addr, int width, uint32_t val)
         mem_store((void *)(uint32_t)addr, width, val);
         return;
     }
-    cpu_cli();
     p = mem_window(addr);
     cpu_paging_on((uint32_t)pml4);
     mem_store(p, width, val);
     cpu_paging_off();
-    cpu_sti();
 }

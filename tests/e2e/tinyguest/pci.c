@@ -50,9 +50,13 @@ void pci_w16(uint32_t bdf, uint32_t off, uint16_t val)
     out16(0xcfc + (off & 2), val);
 }
 
+/* Registers start on 64 KiB: x86.h, mmio_lone_r32() says why. */
 static uint64_t pci_alloc(Window *w, uint64_t size, bool may_high, bool high)
 {
-    uint64_t addr = (w->low + size - 1) & ~(size - 1);
+    uint64_t addr;
+
+    size = size < 0x10000 ? 0x10000 : size;
+    addr = (w->low + size - 1) & ~(size - 1);
 
     if (may_high && (high || addr + size > w->low_end)) {
         addr = (w->high + size - 1) & ~(size - 1);

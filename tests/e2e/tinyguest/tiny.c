@@ -64,6 +64,7 @@ volatile uint32_t echo_on[256];
 volatile uint32_t echo_bell[256];
 volatile uint32_t doorbell;
 
+static bool has_apic;
 static volatile uint8_t rx[256];
 static volatile uint8_t rx_head, rx_tail;
 static char line[256];
@@ -165,29 +166,39 @@ static void idt_fill(void)
     }
 }
 
-/* Waits for count or for a byte from the test; true when the count came. */
+/* Without a local APIC (KVM with kernel-irqchip=off) nothing can interrupt. */
+static void idle(void)
+{
+    if (has_apic) {
+        cpu_wait_interrupt();
+    } else {
+        serial_drain();
+    }
+}
+
+/* Whether the test has sent a byte meanwhile, which ends a wait: eats it. */
+static bool interrupted(void)
+{
+    if (rx_head == rx_tail) {
+        return false;
+    }
+    rx_tail++;
+    return true;
+}
+
 static bool await(uint32_t ivec, uint32_t n, bool spin)
 {
-    bool hit;
-
-    for (;;) {
-        cpu_cli();
-        hit = (int32_t)(counts[ivec] - n) >= 0;
-        if (hit || rx_head != rx_tail) {
-            break;
+    while ((int32_t)(counts[ivec] - n) < 0) {
+        if (interrupted()) {
+            return false;
         }
         if (spin) {
-            cpu_sti();
-            cpu_relax();
+            cpu_take_interrupts();
         } else {
-            cpu_sti_hlt();
+            idle();
         }
     }
-    cpu_sti();
-    if (!hit) {
-        rx_tail++;
-    }
-    return hit;
+    return true;
 }
 
 /* ---- Machine ---- */
@@ -198,7 +209,10 @@ static void machine_init(void)
     out8(0xa1, 0xff);
     idt_fill();
     idt_load();
-    mmio_w32(LAPIC + LAPIC_SPURIOUS, 0x1ff);
+    has_apic = cpu_has_apic();
+    if (has_apic) {
+        mmio_w32(LAPIC + LAPIC_SPURIOUS, 0x1ff);
+    }
     mmio_w32(IOAPIC, 0x11 + 2 * 4);             /* COM1: IRQ 4, edge, to CPU 0 */
     mmio_w32(IOAPIC + 0x10, 0);
     mmio_w32(IOAPIC, 0x10 + 2 * 4);
@@ -208,7 +222,6 @@ static void machine_init(void)
     out8(COM1 + 2, 1);                          /* FIFO on, a byte is enough */
     out8(COM1 + 4, 0xb);
     out8(COM1 + 1, 1);
-    cpu_sti();
     serial_drain();
 }
 
@@ -240,20 +253,27 @@ void tiny_ap_main(uint32_t id)
     }
 }
 
-/* INIT, then a start-up IPI with vector F0h, to all but this processor. */
+/*
+ * INIT, then start-up IPIs with vector F0h, to all but this processor: again
+ * and again, since one that comes before INIT has been obeyed is lost.
+ */
 static bool cpus_start(uint32_t cpus)
 {
+    uint32_t spins;
+
     if (cpus < 2 || job.online) {
         return job.online + 1 >= cpus;
     }
-    mmio_w32(LAPIC + LAPIC_ICR_LOW, 0xc4500);
-    mmio_w32(LAPIC + LAPIC_ICR_LOW, 0xc46f0);
+    mmio_lone_w32(LAPIC + LAPIC_ICR_LOW, 0xc4500);
     while (job.online + 1 < cpus) {
-        if (rx_head != rx_tail) {
-            rx_tail++;
+        mmio_lone_w32(LAPIC + LAPIC_ICR_LOW, 0xc46f0);
+        for (spins = 0; spins < 1000 && job.online + 1 < cpus; spins++) {
+            cpu_relax();
+        }
+        cpu_let_interrupts_in();
+        if (interrupted()) {
             return false;
         }
-        cpu_relax();
     }
     return true;
 }
@@ -409,9 +429,11 @@ static bool cmd_msix(const uint64_t *a)
     return true;
 }
 
-static volatile uint32_t *table_entry(uint32_t v)
+enum { ENTRY_ADDR = 0, ENTRY_ADDR_HIGH = 4, ENTRY_DATA = 8, ENTRY_CTRL = 12 };
+
+static void entry_set(uint32_t v, uint32_t field, uint32_t val)
 {
-    return (volatile uint32_t *)(uint32_t)(dev->table + 16 * v);
+    mmio_lone_w32(dev->table + 16 * v + field, val);
 }
 
 static bool check_vectors(uint64_t first, uint64_t n)
@@ -421,14 +443,12 @@ static bool check_vectors(uint64_t first, uint64_t n)
 
 static void entry_write(uint32_t v, uint64_t addr, uint32_t data, uint32_t ctrl)
 {
-    volatile uint32_t *e = table_entry(v);
-
-    e[3] = 1;
-    e[0] = addr;
-    e[1] = addr >> 32;
-    e[2] = data;
+    entry_set(v, ENTRY_CTRL, 1);
+    entry_set(v, ENTRY_ADDR, addr);
+    entry_set(v, ENTRY_ADDR_HIGH, addr >> 32);
+    entry_set(v, ENTRY_DATA, data);
     if (!(ctrl & 1)) {
-        e[3] = ctrl;
+        entry_set(v, ENTRY_CTRL, ctrl);
     }
 }
 
@@ -462,7 +482,7 @@ static bool cmd_mask(const uint64_t *a)
     if (!check_vectors(a[0], 1)) {
         return false;
     }
-    table_entry(a[0])[3] = a[1];
+    entry_set(a[0], ENTRY_CTRL, a[1]);
     put_str("ok");
     return true;
 }
@@ -473,7 +493,7 @@ static bool cmd_pba(const uint64_t *a)
         return false;
     }
     put_str("ok");
-    put_num(mmio_r32(dev->pba + (uint32_t)a[0] / 32 * 4) >> (a[0] & 31) & 1);
+    put_num(mmio_lone_r32(dev->pba + (uint32_t)a[0] / 32 * 4) >> (a[0] & 31) & 1);
     return true;
 }
 
@@ -630,13 +650,10 @@ static void line_read(void)
     char c;
 
     for (;;) {
-        cpu_cli();
         while (rx_head == rx_tail) {
-            cpu_sti_hlt();
-            cpu_cli();
+            idle();
         }
         c = rx[rx_tail++];
-        cpu_sti();
         if (c == '\n') {
             line[n] = 0;
             return;
@@ -715,6 +732,7 @@ void tiny_main(void)
     put_str("ready 1\n");
     for (;;) {
         line_read();
+        cpu_let_interrupts_in();
         line_run();
         put_char('\n');
     }

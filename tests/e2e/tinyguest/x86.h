@@ -22,6 +22,7 @@
 
 #ifndef __ASSEMBLER__
 
+#include <stdbool.h>
 #include <stdint.h>
 
 static inline void out8(uint16_t port, uint8_t v)
@@ -67,25 +68,40 @@ static inline uint64_t rdtsc(void)
     return v;
 }
 
-static inline void cpu_cli(void)
+/*
+ * The guest runs with interrupts shut but for these three: the software KVM
+ * that asks for mmio_lone_r32() below was seen to lose register contents where
+ * an interrupt comes between any two instructions.
+ */
+static inline void cpu_wait_interrupt(void)
 {
-    asm volatile("cli" : : : "memory");
+    asm volatile("sti; hlt; cli" : : : "memory");
 }
 
-static inline void cpu_sti(void)
+static inline void cpu_take_interrupts(void)
 {
-    asm volatile("sti" : : : "memory");
+    asm volatile("sti; pause; cli" : : : "memory");
 }
 
-/* Interrupts stay shut until the halt has begun: no wake-up is lost. */
-static inline void cpu_sti_hlt(void)
+/* The same, certainly, if slower: a port access is where every KVM looks. */
+static inline void cpu_let_interrupts_in(void)
 {
-    asm volatile("sti; hlt" : : : "memory");
+    uint8_t v;
+
+    asm volatile("sti; inb $0x80, %0; cli" : "=a"(v) : : "memory");
 }
 
 static inline void cpu_relax(void)
 {
     asm volatile("pause" : : : "memory");
+}
+
+static inline bool cpu_has_apic(void)
+{
+    uint32_t a = 1, b, c, d;
+
+    asm volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
+    return d & 1 << 9;
 }
 
 static inline void cpu_load_idt(const void *idtr)
@@ -95,7 +111,7 @@ static inline void cpu_load_idt(const void *idtr)
 
 /*
  * Long mode's page tables, but the code stays 32-bit (compatibility mode).
- * No interrupt may come meanwhile: they would want a 64-bit IDT.
+ * Interrupts are shut: they would want a 64-bit IDT.
  */
 static inline void cpu_paging_on(uint32_t pml4)
 {
@@ -130,6 +146,24 @@ static inline uint32_t mmio_r32(uint32_t a)
 static inline void mmio_w32(uint32_t a, uint32_t v)
 {
     asm volatile("movl %0, (%1)" : : "r"(v), "r"(a) : "memory");
+}
+
+/*
+ * The same with a port access before it. A software KVM was seen to interpret
+ * instructions in batches and, for the second and later accesses of a batch to
+ * a page of device memory, to lose bits 12 to 15 of the address. A port access
+ * ends the batch; pages at multiples of 64 KiB do not need it.
+ */
+static inline uint32_t mmio_lone_r32(uint32_t a)
+{
+    in8(0x80);
+    return mmio_r32(a);
+}
+
+static inline void mmio_lone_w32(uint32_t a, uint32_t v)
+{
+    in8(0x80);
+    mmio_w32(a, v);
 }
 
 #endif /* __ASSEMBLER__ */
