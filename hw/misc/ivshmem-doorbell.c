@@ -47,6 +47,7 @@ struct IvshmemDoorbellState {
     struct stat server_stat;    /* of the descriptor it came with */
     VMChangeStateEntry *vm_state;
     uint16_t announced_id;      /* by the connection at hand */
+    bool resuming;              /* a later connection, its list incomplete */
     IvshmemEventLimit event_limit;
 };
 
@@ -64,7 +65,24 @@ static void ivshmem_doorbell_unlisted(uint16_t id, unsigned vectors,
 {
     IvshmemDoorbellState *d = opaque;
 
-    ivshmem_event_peer(DEVICE(d), &d->event_limit, id, false);
+    if (id != d->parent_obj.id) {
+        ivshmem_event_peer(DEVICE(d), &d->event_limit, id, false);
+    }
+}
+
+/* The server is back, and may have given us another id. */
+static void ivshmem_doorbell_resumed(IvshmemDoorbellState *d)
+{
+    IvshmemState *s = &d->parent_obj;
+    int previous = s->id == d->announced_id ? -1 : s->id;
+
+    d->resuming = false;
+    if (previous >= 0) {
+        warn_report("%s: the ivshmem server changed this device's peer ID from "
+                    "%d to %u", d->name, previous, d->announced_id);
+        qatomic_set(&s->id, d->announced_id);
+    }
+    ivshmem_event_connected(DEVICE(d), s->id, previous);
 }
 
 static void ivshmem_doorbell_listed(void *opaque)
@@ -72,6 +90,9 @@ static void ivshmem_doorbell_listed(void *opaque)
     IvshmemDoorbellState *d = opaque;
 
     ivshmem_peers_list_end(d->parent_obj.peers, ivshmem_doorbell_unlisted, d);
+    if (d->resuming) {
+        ivshmem_doorbell_resumed(d);
+    }
 }
 
 static void ivshmem_doorbell_self_id(void *opaque, uint16_t id)
@@ -104,13 +125,10 @@ static bool ivshmem_doorbell_map(IvshmemDoorbellState *d, int fd, Error **errp)
                                           errp);
 }
 
-/* The server is back: it must bring the same memory, and may bring an id. */
+/* The server is back: it must bring the same memory. */
 static bool ivshmem_doorbell_resume(IvshmemDoorbellState *d,
                                     const struct stat *st, Error **errp)
 {
-    IvshmemState *s = &d->parent_obj;
-    int previous = s->id == d->announced_id ? -1 : s->id;
-
     if (st->st_dev != d->server_stat.st_dev ||
         st->st_ino != d->server_stat.st_ino ||
         st->st_size != d->server_stat.st_size) {
@@ -121,12 +139,7 @@ static bool ivshmem_doorbell_resume(IvshmemDoorbellState *d,
                           "memory, or unplug and plug the device.\n");
         return false;
     }
-    if (previous >= 0) {
-        warn_report("%s: the ivshmem server changed this device's peer ID from "
-                    "%d to %u", d->name, previous, d->announced_id);
-        qatomic_set(&s->id, d->announced_id);
-    }
-    ivshmem_event_connected(DEVICE(d), s->id, previous);
+    d->resuming = true;
     return true;
 }
 
@@ -444,11 +457,10 @@ static const VMStateDescription ivshmem_doorbell_vmstate = {
 };
 
 static const Property ivshmem_doorbell_properties[] = {
+    IVSHMEM_COMMON_PROPERTIES(IvshmemDoorbellState),
     DEFINE_PROP_CHR("chardev", IvshmemDoorbellState, chr),
     DEFINE_PROP_UINT32("vectors", IvshmemDoorbellState, vectors, 1),
     DEFINE_PROP_BOOL("ioeventfd", IvshmemDoorbellState, ioeventfd, true),
-    DEFINE_PROP_ON_OFF_AUTO("master", IvshmemDoorbellState, parent_obj.master,
-                            ON_OFF_AUTO_OFF),
     DEFINE_PROP_UINT32("handshake-timeout", IvshmemDoorbellState,
                        handshake_timeout, 5000),
 };

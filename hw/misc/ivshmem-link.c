@@ -34,7 +34,7 @@ struct IvshmemLink {
     bool has_memory;            /* of this connection */
     bool listed;
     bool handshake;             /* errors go to @error, not to the user */
-    bool warned;                /* said once until a connection works again */
+    char *reported;             /* said once until a connection works again */
     QEMUBH *closed;
     Error *error;
 };
@@ -73,11 +73,12 @@ static void link_report(IvshmemLink *link, Error *err)
         }
         return;
     }
-    if (link->warned) {
+    if (!g_strcmp0(link->reported, error_get_pretty(err))) {
         error_free(err);
         return;
     }
-    link->warned = true;
+    g_free(link->reported);
+    link->reported = g_strdup(error_get_pretty(err));
     warn_reportf_err(err, "%s: connection to the ivshmem server lost, memory "
                      "and known peers stay: ", link->name);
 }
@@ -163,7 +164,7 @@ static void link_memory(IvshmemLink *link, IvshmemEvent *event)
     }
     event->fd = -1;
     link->has_memory = true;
-    link->warned = false;
+    g_clear_pointer(&link->reported, g_free);
 }
 
 static void link_peer_gone(IvshmemLink *link, const IvshmemEvent *event)
@@ -477,6 +478,7 @@ void ivshmem_link_free(IvshmemLink *link)
     link_end_session(link);
     qemu_chr_fe_disconnect(link->chr);
     qemu_bh_delete(link->closed);
+    g_free(link->reported);
     g_free(link->name);
     g_free(link);
 }

@@ -7,7 +7,7 @@
  *
  * The guest's vCPUs read the table under RCU; everything else runs under the
  * big lock.  Changes to ioeventfds are collected for IVSHMEM_PEERS_FLUSH_MS,
- * so that all vectors of a peer, and all peers that come and go together, cost
+ * so that all vectors of a peer, and all peers that come or go together, cost
  * one memory transaction.  Until then, and past IVSHMEM_PEERS_EAGER until it is
  * rung for the first time, a vector's doorbell takes the slower path through
  * ivshmem_peers_ring(), which reaches the same eventfd.
@@ -126,37 +126,64 @@ static void peers_schedule_flush(IvshmemPeers *peers)
     }
 }
 
-static void peers_flush(void *opaque)
+static unsigned peers_unmap(IvshmemPeers *peers)
 {
-    IvshmemPeers *peers = opaque;
     PeerVector *v, *next;
-    unsigned mapped = 0, unmapped = 0;
+    unsigned n = 0;
 
-    timer_del(peers->flush);
-    if (QTAILQ_EMPTY(&peers->to_map) && QTAILQ_EMPTY(&peers->to_unmap)) {
-        return;
-    }
     memory_region_transaction_begin();
     QTAILQ_FOREACH(v, &peers->to_unmap, change) {
         memory_region_del_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
                                   IVSHMEM_REG_SIZE, true, v->doorbell,
                                   &v->notifier);
-        unmapped++;
-    }
-    QTAILQ_FOREACH_SAFE(v, &peers->to_map, change, next) {
-        QTAILQ_REMOVE(&peers->to_map, v, change);
-        memory_region_add_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
-                                  IVSHMEM_REG_SIZE, true, v->doorbell,
-                                  &v->notifier);
-        qatomic_set(&v->state, VECTOR_MAPPED);
-        mapped++;
+        n++;
     }
     memory_region_transaction_commit();
     QTAILQ_FOREACH_SAFE(v, &peers->to_unmap, change, next) {
         QTAILQ_REMOVE(&peers->to_unmap, v, change);
         call_rcu(v, peer_vector_free, rcu);
     }
-    trace_ivshmem_ioeventfds(mapped, unmapped);
+    return n;
+}
+
+static unsigned peers_map(IvshmemPeers *peers)
+{
+    PeerVector *v, *next;
+    unsigned n = 0;
+
+    memory_region_transaction_begin();
+    QTAILQ_FOREACH_SAFE(v, &peers->to_map, change, next) {
+        QTAILQ_REMOVE(&peers->to_map, v, change);
+        memory_region_add_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
+                                  IVSHMEM_REG_SIZE, true, v->doorbell,
+                                  &v->notifier);
+        qatomic_set(&v->state, VECTOR_MAPPED);
+        n++;
+    }
+    memory_region_transaction_commit();
+    return n;
+}
+
+/*
+ * Two transactions if there is something for both: within one, KVM may be
+ * asked for the ioeventfd of an id that is used again before it has given up
+ * the former one, and QEMU aborts when it refuses.
+ */
+static void peers_flush(void *opaque)
+{
+    IvshmemPeers *peers = opaque;
+    unsigned mapped = 0, unmapped = 0;
+
+    timer_del(peers->flush);
+    if (!QTAILQ_EMPTY(&peers->to_unmap)) {
+        unmapped = peers_unmap(peers);
+    }
+    if (!QTAILQ_EMPTY(&peers->to_map)) {
+        mapped = peers_map(peers);
+    }
+    if (mapped || unmapped) {
+        trace_ivshmem_ioeventfds(mapped, unmapped);
+    }
 }
 
 static void peer_vector_map(IvshmemPeers *peers, PeerVector *v)

@@ -165,6 +165,12 @@ void ivshmem_realize_registers(IvshmemState *s)
                      PCI_BASE_ADDRESS_SPACE_MEMORY, &s->registers);
 }
 
+/* A guest with several devices tells them apart by their subsystem IDs. */
+static void ivshmem_set_region_id(IvshmemState *s)
+{
+    pci_set_word(PCI_DEVICE(s)->config + PCI_SUBSYSTEM_ID, s->region_id);
+}
+
 bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                             Error **errp)
 {
@@ -173,6 +179,7 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
     if (!ivshmem_realize_role(s, errp)) {
         return false;
     }
+    ivshmem_set_region_id(s);
     pci_register_bar(pci, IVSHMEM_BAR_SHM,
                      PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |
@@ -330,8 +337,7 @@ static const VMStateDescription ivshmem_plain_vmstate = {
 };
 
 static const Property ivshmem_plain_properties[] = {
-    DEFINE_PROP_ON_OFF_AUTO("master", IvshmemPlainState, parent_obj.master,
-                            ON_OFF_AUTO_OFF),
+    IVSHMEM_COMMON_PROPERTIES(IvshmemPlainState),
     DEFINE_PROP_LINK("memdev", IvshmemPlainState, memdev, TYPE_MEMORY_BACKEND,
                      HostMemoryBackend *),
 };
