@@ -122,6 +122,7 @@ class SealedMemory(ConfigTest):
 
 
 class Clients(ConfigTest):
+    # R-SRV-23
     def test_fixed_ids(self):
         self.config_server(CAMERA)
         group = self.connect("all", vectors=2)
@@ -137,6 +138,7 @@ class Clients(ConfigTest):
         camera("settle 8")
         self.assertEqual(camera("ids"), {"ids": "1"})
 
+    # R-SRV-23
     def test_second_connection_is_refused(self):
         server = self.config_server(CAMERA)
         first = self.connect("camera", vectors=2)
@@ -149,6 +151,7 @@ class Clients(ConfigTest):
         again("join 1")
         again("settle 0")
 
+    # R-SRV-23
     def test_second_connection_replaces_the_first(self):
         server = self.config_server(CAMERA)
         other = self.connect("all", "--keep", vectors=2)
@@ -192,6 +195,7 @@ class ReadOnly(ConfigTest):
         camera("join 1")
         return camera
 
+    # R-SRV-24
     def test_trying_hard(self):
         self.config_server(CAMERA)
         writer = self.connect("all", vectors=2)
@@ -226,6 +230,7 @@ class ReadOnly(ConfigTest):
         camera("settle 0")
         self.assertEqual(camera("tamper 0"), self.NOTHING)
 
+    # R-SRV-24
     def test_not_granted_where_it_could_be_undone(self):
         server = self.unprivileged()
         camera = self.camera(preexec=lambda: os.setuid(65534))
