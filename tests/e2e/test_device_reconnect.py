@@ -66,6 +66,7 @@ class Reconnecting:
 
 @tiny.each_path(PATHS)
 class Reconnect(Reconnecting):
+    # R-DEV-31, R-DEV-32, R-CLI-15, R-SRV-21
     def test_server_dies_and_comes_back(self):
         self.serve()
         a, b = self.two()
@@ -104,6 +105,7 @@ class Reconnect(Reconnecting):
         b.wait_count(ivec(0), 1)
         self.assert_counts(b, a, {ivec(0): 1}, fence=2)
 
+    # R-DEV-33, R-CLI-16, R-CLI-17
     def test_ring_while_only_one_is_back(self):
         """A peer that has yet to come back is rung on the descriptors of before."""
         self.serve()
@@ -126,6 +128,7 @@ class Reconnect(Reconnecting):
         b.ring(a.position(), 1)
         a.wait_count(ivec(1), 1)
 
+    # R-CLI-14
     def test_other_memory_is_refused(self):
         self.serve()
         a, b = self.two()
@@ -153,6 +156,7 @@ class Reconnect(Reconnecting):
         starting.write("info ivshmem\n")
         starting.out.wait_for("server: connected, peer ID 0")
 
+    # R-DEV-28
     def test_no_server_is_an_error_in_time(self):
         end = self.start(support.Process(
             [support.program("qemu"), "-nodefaults", "-display", "none", "-machine", "pc",

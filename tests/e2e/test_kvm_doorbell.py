@@ -9,6 +9,7 @@ from tiny import BAR0, BAR2, DOORBELL, ivec
 
 @tiny.each_path()
 class Doorbell:
+    # R-DEV-12, R-DEV-20, R-DEV-25
     def test_both_directions(self):
         a, b = self.pair(4)
         for sender, receiver in ((a, b), (b, a)):
@@ -17,6 +18,7 @@ class Doorbell:
                 receiver.wait_count(ivec(vector), 1)
             self.assert_counts(receiver, sender, {ivec(vector): 1 for vector in range(3)}, fence=3)
 
+    # R-DEV-14
     def test_ring_oneself(self):
         server = self.server(3)
         a = self.ready(server, 3)
@@ -25,6 +27,7 @@ class Doorbell:
             a.wait_count(ivec(2), count)
         self.assertEqual(a.total(), 3)
 
+    # R-DEV-19
     def test_memory_is_there_when_the_ring_is(self):
         server = self.server(2)
         a, b = self.ready(server, 2), self.doorbell(server, 2)
@@ -48,6 +51,7 @@ class Doorbell:
         for i in (0, 299):
             self.assertGreater(a.r32(BAR2, 4 * i), 0)
 
+    # R-DEV-20
     def test_many_rings_at_once_merge(self):
         a, b = self.pair(2)
         a.ring(b.id, 0, 500)
@@ -71,6 +75,7 @@ class Doorbell:
         self.assertEqual((answer["vector"], answer["count"]), (2, 1))
         self.assertEqual((guest.count(ivec(1)), guest.total()), (1, 1))
 
+    # R-DEV-13
     def test_unknown_peers_and_vectors_are_ignored(self):
         a, b = self.pair(2)
         for peer, vector in ((b.id, 2), (b.id, 0xFFFF), (a.id, 2), (0xFFFF, 0), (0xFFFF, 0xFFFF),
@@ -82,6 +87,7 @@ class Doorbell:
         self.assert_counts(a, b, {}, fence=1)
         self.assertEqual(a.r32(BAR0, DOORBELL), 0)
 
+    # R-DEV-12
     def test_vectors_beyond_255(self):
         a, b = self.pair(300)
         self.assertNotEqual(ivec(257), ivec(1))

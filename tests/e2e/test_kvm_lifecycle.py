@@ -12,6 +12,7 @@ ACPI_PCI_EJECT = 0xAE08         # of machine pc: a bit for each slot
 
 @tiny.each_path()
 class Reset:
+    # R-DEV-26
     def test_reset_in_the_middle(self):
         a, b = self.pair(3)
         a.ring(b.id, 0)
@@ -90,6 +91,7 @@ class Peers:
         c.ring(a.id, 1)
         a.wait_count(ivec(1), 1)
 
+    # R-DEV-31
     def test_server_is_gone(self):
         """Doorbells between living peers go on without it."""
         server = self.server(2)
@@ -101,6 +103,7 @@ class Peers:
         a.wait_count(ivec(1), 1)
         self.assert_counts(b, a, {ivec(0): 1}, fence=1)
 
+    # R-DEV-21
     def test_rung_while_stopped(self):
         a, b = self.pair(2)
         b.qmp.cmd("stop")
@@ -168,6 +171,7 @@ class HotPlug:
         a.clear()
         b.clear()
 
+    # R-DEV-30
     def test_unplug_and_replug_beside_living_peers(self):
         server = self.server(2)
         a, b = self.pair(2, server)

@@ -11,6 +11,7 @@ from tiny import LAPIC_MESSAGE, ivec
 
 @tiny.each_path()
 class Masking:
+    # R-DEV-21, R-DEV-22, R-DEV-25
     def test_masked_vector_is_pending_and_comes_once(self):
         a, b = self.pair(3)
         for round_trip in range(1, 4):
@@ -26,6 +27,7 @@ class Masking:
             self.assertEqual(b.pending(0), 0)
         self.assert_counts(b, a, {ivec(0): 3, ivec(1): 3}, fence=2)
 
+    # R-DEV-21, R-DEV-22, R-DEV-25
     def test_function_mask(self):
         a, b = self.pair(3)
         b.msix(True, function_mask=True)
@@ -42,6 +44,7 @@ class Masking:
         b.wait_count(ivec(1), 1)
         self.assert_counts(b, a, {ivec(0): 1, ivec(1): 1}, fence=2)
 
+    # R-DEV-21, R-DEV-25
     def test_rung_before_the_guest_enables_msix(self):
         server = self.server(3)
         a, b = self.ready(server, 3), self.doorbell(server, 3)
@@ -96,6 +99,7 @@ class Masking:
 
 @tiny.each_path()
 class Routes:
+    # R-DEV-23, R-DEV-25
     def test_message_changed_while_masked(self):
         a, b = self.pair(3)
         a.ring(b.id, 0)
@@ -175,12 +179,14 @@ class Unconnected:
         b.wait_count(ivec(1), 1)
         self.assert_counts(b, a, {ivec(1): 1}, fence=0)
 
+    # R-DEV-24, R-DEV-25
     def test_server_gives_fewer_vectors(self):
         server = self.server(2)
         a, b = self.ready(server, 4), self.ready(server, 4)
         self.introduce(a, b, vectors=2)
         self.exercise(a, b)
 
+    # R-CLI-5: excess vectors
     def test_device_has_fewer_vectors(self):
         server = self.server(4)
         a, b = self.ready(server, 4), self.ready(server, 2)
