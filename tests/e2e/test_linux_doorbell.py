@@ -69,7 +69,7 @@ class PairTests:
     def test_ring_itself(self):
         text = self.a.check(
             "ivshmem-guest wait --timeout 50ms --count 1000 >/dev/null 2>&1; "
-            "(ivshmem-guest wait 1 -v --timeout 10; echo status $?) >/tmp/self 2>&1 & "
+            ": >/tmp/self; (ivshmem-guest wait 1 -v --timeout 10; echo status $?) >/tmp/self 2>&1 & "
             "until grep -q . /tmp/self; do :; done; ivshmem-guest ring %d 1; wait; cat /tmp/self"
             % self.a.id)
         self.assertEqual(text.splitlines()[1:], ["vector 1: 1 interrupt", "status 0"])

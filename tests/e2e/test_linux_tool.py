@@ -121,7 +121,7 @@ class Tool(vm.LinuxTestCase):
         self.addCleanup(client.stop)
         own = client.command("id")["id"]
         text = self.vm.check(
-            "(ivshmem-guest wait 1 -v -t 20 -d 00:05.0; echo status $?) >/tmp/first 2>&1 & "
+            ": >/tmp/first; (ivshmem-guest wait 1 -v -t 20 -d 00:05.0; echo status $?) >/tmp/first 2>&1 & "
             "until grep -q . /tmp/first; do :; done; "
             "ivshmem-guest wait -t 1 -d 00:05.0; echo status $?; "
             "ivshmem-guest unbind -d 00:05.0; echo status $?; "
@@ -140,7 +140,7 @@ class Tool(vm.LinuxTestCase):
         """Debian's kernel keeps sysfs off what VFIO has mapped; the message says so."""
         self.tool("bind")
         text = self.vm.check(
-            "ivshmem-guest chat 1 -v -t 20 -d 00:05.0 >/tmp/first 2>&1 & PID=$!; "
+            ": >/tmp/first; ivshmem-guest chat 1 -v -t 20 -d 00:05.0 >/tmp/first 2>&1 & PID=$!; "
             "until grep -q . /tmp/first; do :; done; ivshmem-guest ring 0 -d 00:05.0; "
             "echo status $?; kill $PID; wait; ivshmem-guest ring 0 -d 00:05.0; echo status $?")
         self.assertIn("has it mapped; end that, or boot this guest with iomem=relaxed\nstatus 1",
