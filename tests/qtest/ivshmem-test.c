@@ -58,5 +58,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     module_call_init(MODULE_INIT_QOM);
     ivshmem_add_register_tests();
+    ivshmem_add_interrupt_tests();
+    ivshmem_add_peer_tests();
     return g_test_run();
 }

@@ -30,7 +30,18 @@
 #define VM_HOTPLUG_EJECT 0x08
 #define VM_HOTPLUG_BUS 0x10
 
+/* So many fit into a socket that nobody reads. */
+#define VM_UNREAD_MESSAGES 64
+
 /* Start and reset */
+
+/* For when a test fails. */
+static void vm_show_stderr(void *opaque)
+{
+    g_autofree char *said = ivshmem_vm_stderr(opaque);
+
+    g_printerr("%s", said);
+}
 
 static void vm_program_root_ports(IvshmemVM *vm)
 {
@@ -72,6 +83,7 @@ IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
     }
     g_string_append_printf(line, "%s 2>>%s", args ?: "", vm->stderr_path);
     vm->qts = qtest_init(line->str);
+    qtest_add_abrt_handler(vm_show_stderr, vm);
     g_string_free(line, true);
 
     for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
@@ -90,6 +102,8 @@ void ivshmem_vm_stop(IvshmemVM *vm)
     qtest_quit(vm->qts);
     said = ivshmem_vm_stderr(vm);
     g_assert_null(strstr(said, "Sanitizer"));
+    g_assert_null(strstr(said, "runtime error"));
+    qtest_remove_abrt_handler(vm);
     for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
         qpci_free_pc(vm->bus[i]);
     }
@@ -267,6 +281,52 @@ void ivshmem_vm_unplug(IvshmemVM *vm, unsigned slot, const char *id)
     g_assert_false(ivshmem_vm_present(vm, slot));
 }
 
+/* Doorbell devices */
+
+static void vm_plug_doorbell(IvshmemVM *vm, unsigned slot, unsigned vectors,
+                             const char *props, QIvshmem *d)
+{
+    g_autofree char *id = g_strdup_printf("iv%u", slot);
+
+    ivshmem_vm_plug(vm, slot, id, "ivshmem-doorbell", "\"chardev\": \"chr%u\","
+                    " \"vectors\": %u%s%s", slot, vectors,
+                    props ? ", " : "", props ?: "");
+    ivshmem_vm_probe(vm, slot, d);
+}
+
+void ivshmem_vm_join_script(IvshmemVM *vm, unsigned slot, IvshmemScript *s,
+                            uint16_t id, unsigned vectors, const char *props,
+                            QIvshmem *d)
+{
+    g_autofree char *chardev = g_strdup_printf("chr%u", slot);
+
+    ivshmem_vm_chardev_add(vm, chardev, s->path);
+    ivshmem_script_accept(s);
+    ivshmem_script_hello(s, id, MIN(vectors, VM_UNREAD_MESSAGES));
+    vm_plug_doorbell(vm, slot, vectors, props, d);
+    ivshmem_script_send_own(s, vectors - s->vectors);
+}
+
+uint16_t ivshmem_vm_join_group(IvshmemVM *vm, unsigned slot,
+                               IvshmemGroup *group, unsigned vectors,
+                               const char *props, QIvshmem *d)
+{
+    g_autofree char *chardev = g_strdup_printf("chr%u", slot);
+
+    ivshmem_vm_chardev_add(vm, chardev, ivshmem_group_path(group));
+    vm_plug_doorbell(vm, slot, vectors, props, d);
+    return qivshmem_read(d, IVSHMEM_REG_IV_POSITION);
+}
+
+void ivshmem_vm_leave(IvshmemVM *vm, unsigned slot)
+{
+    g_autofree char *id = g_strdup_printf("iv%u", slot);
+    g_autofree char *chardev = g_strdup_printf("chr%u", slot);
+
+    ivshmem_vm_unplug(vm, slot, id);
+    ivshmem_vm_chardev_remove(vm, chardev);
+}
+
 /* Backends */
 
 void ivshmem_vm_chardev_add(IvshmemVM *vm, const char *id, const char *path)
@@ -370,7 +430,7 @@ unsigned ivshmem_vm_fds(const IvshmemVM *vm)
 
 static bool vm_has_fds(const IvshmemVM *vm, unsigned n)
 {
-    qtest_clock_step(vm->qts, 0);
+    qtest_readb(vm->qts, 0);
     return ivshmem_vm_fds(vm) == n;
 }
 
@@ -382,4 +442,16 @@ void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n)
 void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector)
 {
     IVSHMEM_WAIT(qivshmem_msix_take(d, vector));
+}
+
+/*
+ * Every command is served by one turn of the main loop, which serves all that
+ * is ready.  What is ready before the first command has been served before the
+ * second is answered.
+ */
+void ivshmem_vm_settle(IvshmemVM *vm)
+{
+    for (int i = 0; i < 3; i++) {
+        qtest_readb(vm->qts, 0);
+    }
 }

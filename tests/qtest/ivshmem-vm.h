@@ -10,6 +10,7 @@
 #include "libqtest.h"
 #include "libqos/ivshmem.h"
 #include "libqos/pci-pc.h"
+#include "ivshmem-server-script.h"
 
 #define IVSHMEM_VM_SLOTS 2
 
@@ -80,6 +81,23 @@ void ivshmem_vm_unplug(IvshmemVM *vm, unsigned slot, const char *id);
 void ivshmem_vm_eject(IvshmemVM *vm, unsigned slot);
 void ivshmem_vm_wait_deleted(IvshmemVM *vm, const char *id);
 
+/*
+ * Plug ivshmem-doorbell "iv0" or "iv1" with chardev "chr0" or "chr1", by slot,
+ * and probe it.  @props: more of it, in JSON, or NULL.
+ *
+ * _script: the server gives it @id and as many vectors as it has.
+ * _group: returns the ID that the server gave it.
+ */
+void ivshmem_vm_join_script(IvshmemVM *vm, unsigned slot, IvshmemScript *s,
+                            uint16_t id, unsigned vectors, const char *props,
+                            QIvshmem *d);
+uint16_t ivshmem_vm_join_group(IvshmemVM *vm, unsigned slot,
+                               IvshmemGroup *group, unsigned vectors,
+                               const char *props, QIvshmem *d);
+
+/* Unplug it, and remove its chardev. */
+void ivshmem_vm_leave(IvshmemVM *vm, unsigned slot);
+
 /* Chardevs to the unix socket @path, and memory backends @kind. */
 void ivshmem_vm_chardev_add(IvshmemVM *vm, const char *id, const char *path);
 void ivshmem_vm_chardev_remove(IvshmemVM *vm, const char *id);
@@ -99,7 +117,10 @@ unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id);
 unsigned ivshmem_vm_fds(const IvshmemVM *vm);
 void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n);
 
-/* Ringing a device gives exactly one interrupt, also with @d running on. */
+/* Waits for one interrupt, and takes it. */
 void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector);
+
+/* QEMU has seen all that happened to its descriptors before. */
+void ivshmem_vm_settle(IvshmemVM *vm);
 
 #endif /* TESTS_QTEST_IVSHMEM_VM_H */
