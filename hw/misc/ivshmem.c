@@ -33,7 +33,7 @@ struct IvshmemPlainState {
     HostMemoryBackend *memdev;
 };
 
-/* Registers */
+/* Registers.  vCPUs come here without the big lock. */
 
 static uint64_t ivshmem_read(void *opaque, hwaddr addr, unsigned size)
 {
@@ -116,13 +116,14 @@ bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
     if (is_power_of_2(size)) {
         return true;
     }
-    error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR needs "
-               "a power of two", what, size);
+    /* In the message, for QMP does not pass hints on. */
     if (size == 0 || size > INT64_MAX / 2 + 1) {
-        error_append_hint(errp, "Give it a size.\n");
+        error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR "
+                   "needs a power of two", what, size);
     } else {
-        error_append_hint(errp, "The next power of two is %" PRIu64 ".\n",
-                          pow2ceil(size));
+        error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR "
+                   "needs a power of two: the next is %" PRIu64, what, size,
+                   pow2ceil(size));
     }
     return false;
 }
@@ -161,6 +162,7 @@ void ivshmem_realize_registers(IvshmemState *s)
 {
     memory_region_init_io(&s->registers, OBJECT(s), &ivshmem_ops, s,
                           "ivshmem-registers", IVSHMEM_REG_BAR_SIZE);
+    memory_region_enable_lockless_io(&s->registers);
     pci_register_bar(PCI_DEVICE(s), IVSHMEM_BAR_REGS,
                      PCI_BASE_ADDRESS_SPACE_MEMORY, &s->registers);
 }
