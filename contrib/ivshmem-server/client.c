@@ -211,6 +211,23 @@ static int client_make_eventfds(const IvshmemServer *server, int *fds,
     return 0;
 }
 
+/* The door's, or the one that the process had before a crash, or any. */
+static int client_choose_id(IvshmemClient *client, const IvshmemDoor *door)
+{
+    IvshmemRegion *region = client->region;
+    int old = ivshmem_state_recall(region->state, client->process);
+
+    if (door->config->id != IVSHMEM_ID_ANY) {
+        return door->config->id;
+    }
+    if (old < 0 || ivshmem_region_id_is_fixed(region, (uint16_t)old) ||
+        ivshmem_registry_find(region->registry, (uint16_t)old)) {
+        return IVSHMEM_ID_ANY;
+    }
+    ivshmem_registry_reserve(region->registry, (uint16_t)old, false);
+    return old;
+}
+
 static int client_join(IvshmemClient *client, const IvshmemDoor *door,
                        int shm_fd)
 {
@@ -218,8 +235,8 @@ static int client_join(IvshmemClient *client, const IvshmemDoor *door,
     unsigned vectors = ivshmem_door_vectors(door);
     g_autofree int *fds = g_new(int, vectors);
     IvshmemJoin join = {
-        .id = door->config->id,
-        .reserved_ok = true,    /* it is this door that it is reserved for */
+        .id = client_choose_id(client, door),
+        .reserved_ok = true,    /* for this door, or for this process */
         .shm_fd = shm_fd,
         .vector_fds = fds,
         .vectors = vectors,
@@ -321,6 +338,7 @@ static char *client_enter(IvshmemClient *client, const IvshmemDoor *door)
             return reason;
         }
     }
+    client->process = ivshmem_process_of(client->pid);
     client_make_room(door);
     ret = client_join(client, door, shm_fd);
     return ret < 0 ? g_strdup(client_explain(ret)) : NULL;

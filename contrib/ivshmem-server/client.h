@@ -14,6 +14,7 @@ typedef struct IvshmemClient {
     IvshmemRegion *region;
     IvshmemMember *member;      /* NULL: it has left */
     pid_t pid;
+    IvshmemProcess process;
     uid_t uid;
     bool read_only;
     size_t chatter;             /* bytes it sent, which it should not */

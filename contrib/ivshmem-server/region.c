@@ -18,6 +18,9 @@
  */
 #define DOOR_BATCH 256
 
+/* How often we look whether those who may come back are still alive. */
+#define REMEMBER_CHECK_SECONDS 10
+
 /* How long a door stays shut when the system cannot accept anybody. */
 #define DOOR_PAUSE_MS 100
 
@@ -135,6 +138,18 @@ region_nth_socket(const IvshmemRegionConfig *config, int n)
                  : g_ptr_array_index(config->clients, (guint)n);
 }
 
+bool ivshmem_region_id_is_fixed(const IvshmemRegion *region, uint16_t id)
+{
+    for (unsigned i = 0; i < region->doors->len; i++) {
+        const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        if (door->config->id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool region_open_doors(IvshmemRegion *region, GError **errp)
 {
     for (int i = -1; i < (int)region->config->clients->len; i++) {
@@ -160,6 +175,87 @@ static bool region_start(IvshmemRegion *region, GError **errp)
     return true;
 }
 
+/*
+ * Ids of processes that lived through the crash of the server before us wait
+ * for them; those of processes that have died since are free again.
+ */
+static void region_reserve_remembered(uint16_t id, bool alive, void *opaque)
+{
+    IvshmemRegion *region = opaque;
+
+    if (!ivshmem_region_id_is_fixed(region, id)) {
+        ivshmem_registry_reserve(region->registry, id, alive);
+    }
+}
+
+static gboolean region_check_remembered(gpointer opaque)
+{
+    IvshmemRegion *region = opaque;
+
+    if (ivshmem_state_each(region->state, region_reserve_remembered, region)) {
+        return G_SOURCE_CONTINUE;
+    }
+    region->state_timer = 0;
+    return G_SOURCE_REMOVE;
+}
+
+static void region_remember(IvshmemRegion *region)
+{
+    const IvshmemDoor *door = g_ptr_array_index(region->doors, 0);
+    g_autofree char *path = g_strconcat(door->listener.path, ".state", NULL);
+    unsigned left;
+
+    region->state = ivshmem_state_open(path);
+    left = ivshmem_state_each(region->state, region_reserve_remembered, region);
+    if (left) {
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: %u clients of a server "
+                    "that crashed may come back", region->config->name, left);
+        region->state_timer = g_timeout_add_seconds(REMEMBER_CHECK_SECONDS,
+                                                    region_check_remembered,
+                                                    region);
+    }
+}
+
+/* Memory without a name lives on in the clients of a server that crashed. */
+static IvshmemMemory *region_find_memory(IvshmemRegion *region)
+{
+    const IvshmemMemoryConfig *config = &region->config->memory;
+    g_autoptr(GError) error = NULL;
+    IvshmemMemory *memory = NULL;
+    bool lost;
+    int fd;
+
+    if (config->kind != IVSHMEM_MEMORY_MEMFD &&
+        config->kind != IVSHMEM_MEMORY_HUGETLB) {
+        return NULL;
+    }
+    fd = ivshmem_state_find_memory(region->state, &lost);
+    if (fd >= 0) {
+        memory = ivshmem_memory_found_again(config, fd, &error);
+    }
+    if (!memory && (fd >= 0 || lost)) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: clients that come back "
+                    "will find other memory: %s", region->config->name, error ?
+                    error->message : "cannot take theirs (run as root, or use "
+                    "memory=shm:)");
+    }
+    return memory;
+}
+
+static bool region_open(IvshmemRegion *region, GError **errp)
+{
+    /* The sockets first: who cannot have them must not touch the memory. */
+    if (!region_open_doors(region, errp)) {
+        return false;
+    }
+    region_remember(region);
+    region->memory = region_find_memory(region);
+    if (!region->memory) {
+        region->memory = ivshmem_memory_open(&region->config->memory, errp);
+    }
+    return region->memory && region_start(region, errp);
+}
+
 IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
                                   IvshmemRegionConfig *config, GError **errp)
 {
@@ -169,17 +265,30 @@ IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
     region->config = ivshmem_region_config_ref(config);
     region->registry = ivshmem_registry_new(config->first_id);
     region->doors = g_ptr_array_new_with_free_func((GDestroyNotify)door_free);
-    /* The sockets first: who cannot have them must not touch the memory. */
-    if (!region_open_doors(region, errp)) {
-        ivshmem_region_free(region, true);
-        return NULL;
-    }
-    region->memory = ivshmem_memory_open(&config->memory, errp);
-    if (!region->memory || !region_start(region, errp)) {
+    if (!region_open(region, errp)) {
         ivshmem_region_free(region, true);
         return NULL;
     }
     return region;
+}
+
+void ivshmem_region_save(IvshmemRegion *region)
+{
+    IvshmemLogSubject subject = { region->config->name, -1, -1 };
+    g_autoptr(GError) error = NULL;
+    IvshmemMember *member = NULL;
+
+    ivshmem_state_begin(region->state, ivshmem_memory_fd(region->memory));
+    while ((member = ivshmem_registry_next(region->registry, member))) {
+        const IvshmemClient *client = ivshmem_member_opaque(member);
+
+        ivshmem_state_add(region->state, ivshmem_member_id(member),
+                          client->process);
+    }
+    if (!ivshmem_state_end(region->state, &error)) {
+        ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
+                          "%s", error->message);
+    }
 }
 
 void ivshmem_region_free(IvshmemRegion *region, bool remove)
@@ -189,12 +298,14 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
     if (!region) {
         return;
     }
+    g_clear_handle_id(&region->state_timer, g_source_remove);
     g_ptr_array_unref(region->doors);
     while ((member = ivshmem_registry_next(region->registry, NULL))) {
         ivshmem_client_free(ivshmem_member_opaque(member));
     }
     ivshmem_region_reap(region);
     ivshmem_registry_free(region->registry);
+    ivshmem_state_close(region->state, remove);
     ivshmem_memory_close(region->memory, remove &&
         !ivshmem_memory_config_is_persistent(&region->config->memory));
     ivshmem_region_config_unref(region->config);

@@ -11,6 +11,7 @@
 #include "listener.h"
 #include "server.h"
 #include "shm.h"
+#include "state.h"
 
 typedef struct IvshmemDoor IvshmemDoor;
 
@@ -19,6 +20,8 @@ typedef struct IvshmemRegion {
     IvshmemRegionConfig *config;
     IvshmemMemory *memory;
     IvshmemRegistry *registry;
+    IvshmemState *state;
+    unsigned state_timer;       /* as long as somebody may come back */
     GPtrArray *doors;           /* of IvshmemDoor */
     bool changed;               /* somebody joined or left this turn */
     bool closing;               /* out of the configuration: no newcomers */
@@ -60,8 +63,14 @@ unsigned ivshmem_door_vectors(const IvshmemDoor *door);
 /* "client camera", or "" for the region's own socket; for people. */
 const char *ivshmem_door_name(const IvshmemDoor *door);
 
+/* Whether @id belongs to a door of its own. */
+bool ivshmem_region_id_is_fixed(const IvshmemRegion *region, uint16_t id);
+
 /* Somebody joined or left: the others are to be told. */
 void ivshmem_region_set_changed(IvshmemRegion *region);
+
+/* Write down who is here, before they are told. */
+void ivshmem_region_save(IvshmemRegion *region);
 
 /* Close the descriptors that nobody waits for any more. */
 void ivshmem_region_reap(IvshmemRegion *region);

@@ -43,6 +43,7 @@ static void server_turn_end(void *opaque)
 
         if (region->changed) {
             region->changed = false;
+            ivshmem_region_save(region);
             ivshmem_outbox_add_region(region);
         }
     }

@@ -273,16 +273,23 @@ static bool memory_prepare(IvshmemMemory *memory,
     return true;
 }
 
-IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
-                                   GError **errp)
+static IvshmemMemory *memory_new(const IvshmemMemoryConfig *config)
 {
     IvshmemMemory *memory = g_new0(IvshmemMemory, 1);
-    bool ok = false;
 
     memory->fd = -1;
     memory->lock = -1;
     memory->read_only = -1;
     memory->size = config->size;
+    return memory;
+}
+
+IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
+                                   GError **errp)
+{
+    IvshmemMemory *memory = memory_new(config);
+    bool ok = false;
+
     switch (config->kind) {
     case IVSHMEM_MEMORY_SHM:
         ok = memory_open_shm(memory, config->name, errp);
@@ -300,6 +307,28 @@ IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
     }
     if (!ok || !memory_prepare(memory, config, errp)) {
         ivshmem_memory_close(memory, !memory->found);
+        return NULL;
+    }
+    return memory;
+}
+
+IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
+                                          int fd, GError **errp)
+{
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    IvshmemMemory *memory = memory_new(config);
+    struct stat st;
+
+    memory->description = g_strdup("sealed memory");
+    memory->fd = fd;
+    memory->found = true;
+    memory->sealed = (fcntl(fd, F_GET_SEALS) & seals) == seals;
+    if (!memory->sealed || !memory_round_up(memory, errp) ||
+        fstat(fd, &st) < 0 || (uint64_t)st.st_size != memory->size) {
+        g_clear_error(errp);
+        ivshmem_error(errp, "the memory that clients of a former server have "
+                      "is not sealed, or has another size");
+        ivshmem_memory_close(memory, false);
         return NULL;
     }
     return memory;

@@ -18,6 +18,13 @@ IvshmemMemory *ivshmem_memory_open(const IvshmemMemoryConfig *config,
                                    GError **errp);
 
 /*
+ * The sealed memory of a server that is no more, @fd, which is consumed.  NULL
+ * with @errp set if it is not what @config describes.
+ */
+IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
+                                          int fd, GError **errp);
+
+/*
  * Removes the name, if @remove, a server made the object, and no other server
  * uses it; those who have mapped it keep it.  NULL is fine.
  */

@@ -93,6 +93,24 @@ int ivshmem_load_join(IvshmemLoad *load, bool paused)
     return 0;
 }
 
+int ivshmem_load_rejoin(IvshmemLoad *load, unsigned n)
+{
+    IvshmemLoadClient *old = g_ptr_array_index(load->clients, n);
+    int ret;
+
+    ivshmem_load_leave(old);
+    ret = ivshmem_load_join(load, false);
+    if (ret == 0) {
+        IvshmemLoadClient *new = g_ptr_array_index(load->clients,
+                                                   load->clients->len - 1);
+
+        /* A device keeps its memory until it gets it again. */
+        new->shm_fd = ivshmem_fd_steal(&old->shm_fd);
+        g_ptr_array_remove_index_fast(load->clients, n);
+    }
+    return ret;
+}
+
 void ivshmem_load_leave(IvshmemLoadClient *client)
 {
     int fd = ivshmem_framer_reset(&client->framer);
@@ -140,6 +158,7 @@ static void load_event(const IvshmemLoad *load, IvshmemLoadClient *client,
 {
     switch (event->type) {
     case IVSHMEM_EVENT_SHM:
+        ivshmem_fd_close(&client->shm_fd);
         client->shm_fd = ivshmem_fd_steal(&event->fd);
         break;
     case IVSHMEM_EVENT_SELF_VECTOR:

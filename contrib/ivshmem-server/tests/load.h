@@ -40,6 +40,10 @@ void ivshmem_load_clear(IvshmemLoad *load);
 IVSHMEM_WARN_UNUSED
 int ivshmem_load_join(IvshmemLoad *load, bool paused);
 
+/* Connect anew in the place of client number @n, as if after a crash. */
+IVSHMEM_WARN_UNUSED
+int ivshmem_load_rejoin(IvshmemLoad *load, unsigned n);
+
 void ivshmem_load_leave(IvshmemLoadClient *client);
 void ivshmem_load_pause(IvshmemLoad *load, IvshmemLoadClient *client,
                         bool paused);

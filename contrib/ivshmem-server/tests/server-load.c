@@ -125,6 +125,19 @@ static char *cmd_settle(IvshmemLoad *load, const long *args, char **why)
                            g_get_monotonic_time() - start);
 }
 
+static char *cmd_rejoin(IvshmemLoad *load, const long *args, char **why)
+{
+    for (long i = args[0]; i <= args[1]; i++) {
+        int ret = ivshmem_load_rejoin(load, (unsigned)i);
+
+        if (ret < 0) {
+            *why = g_strdup_printf("client %ld: %s", i, ivshmem_strerror(ret));
+            return NULL;
+        }
+    }
+    return g_strdup("");
+}
+
 static char *load_pause_range(IvshmemLoad *load, const long *args, bool paused)
 {
     for (long i = args[0]; i <= args[1]; i++) {
@@ -272,6 +285,7 @@ static const Command commands[] = {
     { "pause", 2, "A B: clients A to B stop reading", cmd_pause },
     { "resume", 2, "A B: they go on", cmd_resume },
     { "leave", 2, "A B: they disconnect", cmd_leave },
+    { "rejoin", 2, "A B: they connect anew", cmd_rejoin },
     { "churn", 1, "N: connect and close at once, N times", cmd_churn },
     { "chatter", 2, "A N: client A sends N bytes", cmd_chatter },
     { "closed", 2, "A B: wait until the server disconnects them", cmd_closed },

@@ -1,0 +1,274 @@
+/*
+ * The state file: read after a crash, rewritten after joins and leaves.
+ *
+ * Not responsible for what is done with ids and memory (region.c).
+ *
+ * It is to survive the server, not the machine: no fsync().
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "error.h"
+#include "ivshmem-fd.h"
+#include "ivshmem-wire.h"
+#include "state.h"
+
+#define STATE_HEADER "ivshmem-server state 1"
+
+/* More than a file with all ids has; what is larger is not ours. */
+#define STATE_SIZE_MAX (8 * 1024 * 1024)
+
+typedef struct StateClient {
+    uint16_t id;
+    IvshmemProcess process;
+} StateClient;
+
+struct IvshmemState {
+    char *path;
+    GArray *clients;            /* of StateClient: those still to come back */
+    uint64_t memory_dev;
+    uint64_t memory_ino;        /* 0: not known */
+    GString *text;              /* being written */
+};
+
+IvshmemProcess ivshmem_process_of(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = NULL;
+    IvshmemProcess process = { 0 };
+    const char *end;
+
+    if (pid <= 0 || !g_file_get_contents(path, &text, NULL, NULL)) {
+        return process;
+    }
+    /* Field 22; the name, field 2, may contain anything but ends with ')'. */
+    end = strrchr(text, ')');
+    if (end && sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                      "%*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+                      &process.start) == 1) {
+        process.pid = pid;
+    }
+    return process;
+}
+
+static bool process_is_alive(IvshmemProcess process)
+{
+    IvshmemProcess now = ivshmem_process_of(process.pid);
+
+    return now.pid != 0 && now.start == process.start;
+}
+
+static void state_parse_line(IvshmemState *state, const char *line)
+{
+    StateClient client = { 0 };
+    unsigned id;
+    int pid;
+
+    if (sscanf(line, "memory %" SCNu64 " %" SCNu64, &state->memory_dev,
+               &state->memory_ino) == 2) {
+        return;
+    }
+    if (sscanf(line, "client %u %d %" SCNu64, &id, &pid,
+               &client.process.start) == 3 && id <= IVSHMEM_ID_MAX) {
+        client.id = (uint16_t)id;
+        client.process.pid = pid;
+        g_array_append_val(state->clients, client);
+    }
+}
+
+/* Only what a server of the same user, or of root, wrote. */
+static char *state_read(const char *path)
+{
+    IVSHMEM_FD_AUTO int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK |
+                                  O_CLOEXEC);
+    g_autofree char *text = NULL;
+    struct stat st;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        (st.st_uid != geteuid() && st.st_uid != 0) ||
+        st.st_size > STATE_SIZE_MAX) {
+        return NULL;
+    }
+    text = g_malloc0((gsize)st.st_size + 1);
+    n = read(fd, text, (size_t)st.st_size);
+    return n == st.st_size ? g_steal_pointer(&text) : NULL;
+}
+
+IvshmemState *ivshmem_state_open(const char *path)
+{
+    IvshmemState *state = g_new0(IvshmemState, 1);
+    g_autofree char *text = state_read(path);
+    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", 0);
+
+    state->path = g_strdup(path);
+    state->clients = g_array_new(FALSE, FALSE, sizeof(StateClient));
+    state->text = g_string_new(NULL);
+    if (g_strcmp0(lines[0], STATE_HEADER) == 0) {
+        for (char **line = lines + 1; *line; line++) {
+            state_parse_line(state, *line);
+        }
+    }
+    return state;
+}
+
+void ivshmem_state_close(IvshmemState *state, bool remove)
+{
+    if (!state) {
+        return;
+    }
+    if (remove) {
+        unlink(state->path);
+    }
+    g_free(state->path);
+    g_array_unref(state->clients);
+    g_string_free(state->text, TRUE);
+    g_free(state);
+}
+
+int ivshmem_state_recall(IvshmemState *state, IvshmemProcess process)
+{
+    for (unsigned i = 0; process.pid && i < state->clients->len; i++) {
+        StateClient *client = &g_array_index(state->clients, StateClient, i);
+
+        if (client->process.pid == process.pid &&
+            client->process.start == process.start) {
+            int id = client->id;
+
+            g_array_remove_index(state->clients, i);
+            return id;
+        }
+    }
+    return -1;
+}
+
+unsigned ivshmem_state_each(IvshmemState *state,
+                            void (*func)(uint16_t id, bool alive, void *opaque),
+                            void *opaque)
+{
+    for (unsigned i = state->clients->len; i-- > 0;) {
+        StateClient client = g_array_index(state->clients, StateClient, i);
+        bool alive = process_is_alive(client.process);
+
+        if (!alive) {
+            g_array_remove_index(state->clients, i);
+        }
+        func(client.id, alive, opaque);
+    }
+    return state->clients->len;
+}
+
+/* Memory */
+
+/* The number of the descriptor under which @pid has the file, or -1. */
+static int state_find_fd(const IvshmemState *state, pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    int found = -1;
+
+    while (dir && found < 0 && (entry = readdir(dir))) {
+        struct stat st;
+
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 &&
+            st.st_dev == state->memory_dev && st.st_ino == state->memory_ino) {
+            found = atoi(entry->d_name);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    return found;
+}
+
+/* The very open file that the client has: with the same rights. */
+static int state_take_fd(pid_t pid, int number)
+{
+    IVSHMEM_FD_AUTO int process = (int)syscall(SYS_pidfd_open, pid, 0);
+    IVSHMEM_FD_AUTO int fd = -1;
+
+    if (process < 0) {
+        return -1;
+    }
+    fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
+    if (fd < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR) {
+        return -1;              /* a client that may only read */
+    }
+    return ivshmem_fd_steal(&fd);
+}
+
+int ivshmem_state_find_memory(const IvshmemState *state, bool *lost)
+{
+    *lost = false;
+    for (unsigned i = 0; state->memory_ino && i < state->clients->len; i++) {
+        IvshmemProcess process =
+            g_array_index(state->clients, StateClient, i).process;
+        int number, fd;
+
+        if (!process_is_alive(process)) {
+            continue;
+        }
+        number = state_find_fd(state, process.pid);
+        fd = number < 0 ? -1 : state_take_fd(process.pid, number);
+        if (fd >= 0) {
+            return fd;
+        }
+        *lost = true;
+    }
+    return -1;
+}
+
+/* Writing */
+
+void ivshmem_state_add(IvshmemState *state, uint16_t id, IvshmemProcess process)
+{
+    if (process.pid) {
+        g_string_append_printf(state->text, "client %u %d %" PRIu64 "\n", id,
+                               (int)process.pid, process.start);
+    }
+}
+
+void ivshmem_state_begin(IvshmemState *state, int memory_fd)
+{
+    struct stat st;
+
+    g_string_assign(state->text, STATE_HEADER "\n");
+    if (fstat(memory_fd, &st) == 0) {
+        g_string_append_printf(state->text, "memory %" PRIu64 " %" PRIu64 "\n",
+                               (uint64_t)st.st_dev, (uint64_t)st.st_ino);
+    }
+    for (unsigned i = 0; i < state->clients->len; i++) {
+        const StateClient *client =
+            &g_array_index(state->clients, StateClient, i);
+
+        ivshmem_state_add(state, client->id, client->process);
+    }
+}
+
+bool ivshmem_state_end(IvshmemState *state, GError **errp)
+{
+    g_autofree char *temporary = g_strconcat(state->path, ".XXXXXX", NULL);
+    IVSHMEM_FD_AUTO int fd = g_mkstemp_full(temporary, O_RDWR | O_CLOEXEC,
+                                            0600);
+
+    if (fd < 0 || write(fd, state->text->str, state->text->len) !=
+        (ssize_t)state->text->len || rename(temporary, state->path) < 0) {
+        ivshmem_error(errp, "cannot write %s: %s; after a crash, clients may "
+                      "get other ids", state->path, g_strerror(errno));
+        if (fd >= 0) {
+            unlink(temporary);
+        }
+        return false;
+    }
+    return true;
+}

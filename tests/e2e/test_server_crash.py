@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ivshmem-server killed at any moment: memory and ids are found again."""
+import os
+import random
+import signal
+import unittest
+
+import support
+from server_load import ConfigServer, Load
+from test_server_faults import ServerTest
+
+# Kills of the random test; "soak" runs set it to hundreds and thousands.
+KILLS = int(os.environ.get("IVSHMEM_TEST_KILLS", "40"))
+
+
+class CrashTest(ServerTest):
+    TEXT = "[region r]\nsize=1M\nsocket=DIR/r\n[client r/x]\nsocket=DIR/x\nid=1\n"
+
+    def start_server(self):
+        config = self.path("server.conf")
+        with open(config, "w", encoding="ascii") as out:
+            out.write(self.TEXT.replace("DIR", self.dir))
+        return self.start(ConfigServer("--config", config))
+
+    def kill(self, server):
+        server.signal(signal.SIGKILL)
+        server.wait()
+
+    def client(self, socket="r", *options):
+        client = self.start(Load(self.path(socket), *options))
+        client("join 1")
+        return client
+
+    def inode(self, client):
+        return client("memory 0")["inode"]
+
+    def group(self, size):
+        clients = [self.client("r", "--keep") for _ in range(size)]
+        for client in clients:
+            client("settle %d" % (size - 1))
+        return clients
+
+
+class Crash(CrashTest):
+    def test_same_ids_and_same_memory_in_another_order(self):
+        server = self.start_server()
+        clients = self.group(5)
+        ids = [client("ids")["ids"] for client in clients]
+        inode = self.inode(clients[0])
+        self.kill(server)
+        server = self.start_server()
+        for client in reversed(clients):
+            client("rejoin 0 0")
+        for client, number in zip(clients, ids):
+            client("settle 4")
+            self.assertEqual(client("ids")["ids"], number)
+            self.assertEqual(self.inode(client), inode)
+        # Still sealed, and still of use to newcomers.
+        extra = self.client()
+        extra("settle 5")
+        answer = extra("tamper 0")
+        self.assertEqual((answer["shrink"], answer["map"]), ("no", "yes"))
+
+    def test_newcomers_do_not_get_the_ids_of_those_who_will_come_back(self):
+        server = self.start_server()
+        clients = self.group(3)
+        ids = [client("ids")["ids"] for client in clients]
+        self.kill(server)
+        clients.pop(0).stop()           # it will not come back
+        server = self.start_server()
+        server.err.wait_for("2 clients of a server that crashed may come back")
+        extra = self.client()
+        extra("settle 0")
+        self.assertNotIn(extra("ids")["ids"], ids[1:])
+        for client, number in zip(clients, ids[1:]):
+            client("rejoin 0 0")
+        for client, number in zip(clients, ids[1:]):
+            client("settle 2")
+            self.assertEqual(client("ids")["ids"], number)
+
+    def test_fixed_ids_come_first(self):
+        server = self.start_server()
+        client, fixed = self.client(), self.client("x")
+        client("settle 1")
+        fixed("settle 1")
+        self.assertEqual((client("ids")["ids"], fixed("ids")["ids"]), ("0", "1"))
+        self.kill(server)
+        self.start_server()
+        fixed("rejoin 0 0")
+        client("rejoin 0 0")
+        client("settle 1")
+        fixed("settle 1")
+        self.assertEqual((client("ids")["ids"], fixed("ids")["ids"]), ("0", "1"))
+
+    def test_orderly_stop_leaves_nothing(self):
+        server = self.start_server()
+        self.group(2)
+        self.assertIn("r.state", os.listdir(self.dir))
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(os.listdir(self.dir), ["server.conf"])
+
+    def test_damaged_or_foreign_state_files_are_ignored(self):
+        for text in (b"", b"nonsense", b"ivshmem-server state 1\nclient 70000 1 1\nclient\nmemory 1",
+                     b"\xff" * 4096, b"ivshmem-server state 2\nclient 5 1 1\n"):
+            with open(self.path("r.state"), "wb") as out:
+                out.write(text)
+            server = self.start_server()
+            client = self.client()
+            client("settle 0")
+            self.assertEqual(client("ids")["ids"], "0")
+            client.stop()
+            self.assertEqual(server.stop(), 0)
+        os.symlink(self.path("elsewhere"), self.path("r.state"))
+        server = self.start_server()
+        self.client()("settle 0")
+        self.assertFalse(os.path.exists(self.path("elsewhere")))
+
+    def test_another_size_is_not_mistaken_for_the_same(self):
+        server = self.start_server()
+        clients = self.group(2)
+        self.kill(server)
+        self.TEXT = self.TEXT.replace("1M", "2M")
+        server = self.start_server()
+        server.err.wait_for("will find other memory: .*another size")
+        clients[0]("rejoin 0 0")
+        clients[0]("settle 0")
+        self.assertEqual(clients[0]("memory 0")["size"], str(2 << 20))
+
+
+class RandomKills(CrashTest):
+    def test_under_joins_and_leaves(self):
+        """Whoever comes back has its id and the memory, whenever the server was killed."""
+        seed = random.randrange(1 << 32)
+        choose = random.Random(seed)
+        server = self.start_server()
+        clients = self.group(6)
+        ids = [client("ids")["ids"] for client in clients]
+        inode = self.inode(clients[0])
+        with self.subTest(seed=seed):
+            for _ in range(KILLS):
+                for client in choose.sample(clients, choose.randrange(7)):
+                    client.write("rejoin 0 0\n")        # answers are read below
+                    client.pending = True
+                self.kill(server)
+                for client in clients:
+                    if getattr(client, "pending", False):
+                        client.out.wait_for(r"^(ok|error).*\n")
+                        client.pending = False
+                server = self.start_server()
+                for client in choose.sample(clients, 6):
+                    client("rejoin 0 0")
+                for client, number in zip(clients, ids):
+                    client("settle 5")
+                    self.assertEqual(client("ids")["ids"], number)
+                    self.assertEqual(self.inode(client), inode)
+            self.assertEqual(clients[0]("verify"), {"rings": "0"})
+
+
+class Soak(CrashTest):
+    def test_constant_descriptors_and_memory(self):
+        """Many joins and leaves: IVSHMEM_TEST_JOINS of them."""
+        joins = int(os.environ.get("IVSHMEM_TEST_JOINS", "4000"))
+        server = self.start_server()
+        clients = self.group(3)
+        crowd = self.start(Load(self.path("r")))
+        descriptors = support.fd_count(server.pid)
+
+        def memory():
+            with open("/proc/%d/status" % server.pid, encoding="ascii") as file:
+                return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+        first = None
+        for _ in range(joins // 100):
+            crowd("join 100")
+            crowd("settle 102")
+            crowd.stop()
+            clients[0]("settle 2")
+            crowd = self.start(Load(self.path("r")))
+            first = first or memory()
+        deadline = support.Deadline()
+        while support.fd_count(server.pid) != descriptors:
+            self.assertFalse(deadline.expired(), support.fd_count(server.pid))
+            support.select.select([], [], [], 0.01)
+        self.assertLess(memory(), first + 1024)
+        for client in clients:
+            client("settle 2")
+
+
+if __name__ == "__main__":
+    unittest.main()
