@@ -42,6 +42,7 @@ class CrashTest(ServerTest):
 
 
 class Crash(CrashTest):
+    # R-SRV-21, R-SRV-25
     def test_same_ids_and_same_memory_in_another_order(self):
         server = self.start_server()
         clients = self.group(5)
@@ -61,6 +62,7 @@ class Crash(CrashTest):
         answer = extra("tamper 0")
         self.assertEqual((answer["shrink"], answer["map"]), ("no", "yes"))
 
+    # R-SRV-25
     def test_newcomers_do_not_get_the_ids_of_those_who_will_come_back(self):
         server = self.start_server()
         clients = self.group(3)
