@@ -60,10 +60,12 @@ static uint64_t ivshmem_read(void *opaque, hwaddr addr, unsigned size)
 
 static void ivshmem_ring(IvshmemState *s, uint32_t value)
 {
+    /* Goes at unplug, but not before this vCPU leaves its RCU section. */
+    IvshmemPeers *peers = qatomic_read((void **)&s->peers);
     uint16_t id = ivshmem_doorbell_peer(value);
     uint16_t vector = ivshmem_doorbell_vector(value);
 
-    if (s->peers && ivshmem_peers_ring(s->peers, id, vector)) {
+    if (peers && ivshmem_peers_ring(peers, id, vector)) {
         trace_ivshmem_doorbell(s->parent_obj.name, id, vector);
         stat64_add(&s->rung, 1);
         return;
