@@ -64,6 +64,10 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
 /* Undoes any part of realize; may be called at any stage. */
 void ivshmem_cleanup(IvshmemState *s);
 
+/* Every write to configuration space goes through this. */
+void ivshmem_write_config(PCIDevice *pci, uint32_t addr, uint32_t value,
+                          int len);
+
 void ivshmem_reset_hold(Object *obj, ResetType type);
 
 #endif /* HW_MISC_IVSHMEM_COMMON_H */

@@ -260,7 +260,7 @@ static void ivshmem_doorbell_vm_state(void *opaque, bool running,
 static void ivshmem_doorbell_write_config(PCIDevice *pci, uint32_t addr,
                                           uint32_t value, int len)
 {
-    pci_default_write_config(pci, addr, value, len);
+    ivshmem_write_config(pci, addr, value, len);
     if (ranges_overlap(addr, len, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
         ivshmem_msix_update_all(IVSHMEM_DOORBELL(pci)->msix);
     }

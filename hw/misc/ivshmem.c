@@ -15,12 +15,14 @@
 #include "qemu/log.h"
 #include "qemu/memfd.h"
 #include "qemu/module.h"
+#include "hw/core/cpu.h"
 #include "hw/misc/ivshmem.h"
 #include "hw/qdev-properties.h"
 #include "hw/qdev-properties-system.h"
 #include "migration/blocker.h"
 #include "migration/vmstate.h"
 #include "system/hostmem.h"
+#include "system/kvm.h"
 #include "ivshmem-common.h"
 #include "trace.h"
 
@@ -197,9 +199,41 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
     return true;
 }
 
+/*
+ * Whether KVM can have BAR2 where it is now.  Guests size BARs while they are
+ * mapped, so that for a moment the address is out of this world, and QEMU
+ * aborts when KVM refuses a memory slot.  A guest cannot see anything there
+ * anyway.  Other targets than x86 have bridge windows that see to this.
+ */
+static bool ivshmem_memory_is_reachable(const IvshmemState *s)
+{
+    uint64_t address = s->parent_obj.io_regions[IVSHMEM_BAR_SHM].addr;
+    uint64_t bits;
+
+    if (!kvm_enabled() || address == PCI_BAR_UNMAPPED ||
+        !object_property_find(OBJECT(first_cpu), "phys-bits")) {
+        return true;
+    }
+    bits = object_property_get_uint(OBJECT(first_cpu), "phys-bits",
+                                    &error_abort);
+    return bits == 0 || bits >= 64 || address >> bits == 0;
+}
+
+void ivshmem_write_config(PCIDevice *pci, uint32_t addr, uint32_t value,
+                          int len)
+{
+    IvshmemState *s = IVSHMEM_COMMON(pci);
+
+    memory_region_transaction_begin();
+    pci_default_write_config(pci, addr, value, len);
+    memory_region_set_enabled(s->memory, ivshmem_memory_is_reachable(s));
+    memory_region_transaction_commit();
+}
+
 void ivshmem_cleanup(IvshmemState *s)
 {
     if (s->memory) {
+        memory_region_set_enabled(s->memory, true);
         vmstate_unregister_ram(s->memory, DEVICE(s));
         s->memory = NULL;
     }
@@ -243,6 +277,7 @@ static void ivshmem_common_class_init(ObjectClass *klass, void *data)
     pc->device_id = IVSHMEM_PCI_DEVICE_ID;
     pc->class_id = PCI_CLASS_MEMORY_RAM;
     pc->revision = IVSHMEM_PCI_REVISION;
+    pc->config_write = ivshmem_write_config;
     rc->phases.hold = ivshmem_reset_hold;
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     dc->desc = "Inter-VM shared memory";

@@ -9,7 +9,7 @@ import support
 import tiny
 from tiny import BAR2, CONFIG, MEM, ivec
 
-PATHS = (tiny.Path("tcg"),)
+PATHS = (tiny.Path("tcg"), tiny.Path("kvm"))
 SIZE = 1 << 20
 
 
