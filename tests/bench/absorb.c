@@ -3,8 +3,8 @@
  *
  * Starts the given QEMU, is its server (libivshmem's registry), announces and
  * withdraws PEERS peers, and prints as JSON how long that took, the CPU time
- * of QEMU's main loop, and the longest answer to a QMP command meanwhile.
- * Not responsible for comparing: tests/bench/run-absorb alternates binaries.
+ * of QEMU's main loop, the longest answer to a QMP command meanwhile, and by
+ * how many bytes QEMU grew.  Not responsible for comparing: run.py does.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -85,6 +85,20 @@ static double absorb_main_loop_ms(const Absorb *a)
         absorb_die(path, -errno);
     }
     return (double)g_ascii_strtoull(text, NULL, 10) / 1e6;
+}
+
+/* QEMU's own memory, without what it shares. */
+static int64_t absorb_memory(const Absorb *a)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/status", a->qemu);
+    g_autofree char *text = NULL;
+    const char *line;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        absorb_die(path, -errno);
+    }
+    line = strstr(text, "RssAnon:");
+    return line ? g_ascii_strtoll(line + strlen("RssAnon:"), NULL, 10) * 1024 : 0;
 }
 
 static void absorb_join(Absorb *a, unsigned vectors)
@@ -361,6 +375,7 @@ int main(int argc, char **argv)
     struct rlimit limit;
     unsigned peers;
     AbsorbResult join, leave;
+    int64_t bytes;
 
     if (argc != 6) {
         fprintf(stderr, "usage: absorb QEMU kvm|tcg PEERS VECTORS BIOS\n");
@@ -377,12 +392,15 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < peers; i++) {
         absorb_join(&a, a.vectors);
     }
+    bytes = absorb_memory(&a);
     join = absorb_measure(&a);
+    bytes = absorb_memory(&a) - bytes;
     absorb_leave(&a);
     leave = absorb_measure(&a);
     absorb_stop(&a);
 
-    printf("{\"peers\": %u, \"vectors\": %u, ", peers, a.vectors);
+    printf("{\"peers\": %u, \"vectors\": %u, \"bytes\": %" PRId64 ", ", peers,
+           a.vectors, bytes);
     absorb_print("join", join, true);
     absorb_print("leave", leave, false);
     return 0;
