@@ -15,49 +15,7 @@
  */
 #include <glib.h>
 #include <string.h>
-#include "ivshmem-registry.h"
-
-/* Frames that every newcomer gets first: version, id, shared memory. */
-#define REGISTRY_PREAMBLE 3
-
-typedef struct RegistryEntry {
-    GList link;
-    uint64_t seq;
-    uint16_t id;
-    unsigned vectors;           /* join: > 0; departure: 0 */
-    int *fds;                   /* join: eventfds, one per vector */
-    size_t pending;             /* departure: members still to be told */
-    uint64_t *skip;             /* departure: slots that never knew the peer */
-} RegistryEntry;
-
-struct IvshmemMember {
-    GList link;
-    RegistryEntry *join;
-    unsigned slot;
-    int shm_fd;
-    void *opaque;
-    /* Where this member is in its reading. */
-    unsigned preamble;          /* frames of the preamble sent */
-    RegistryEntry *cursor;      /* next entry; NULL: has read everything */
-    unsigned vector;            /* next vector of a join */
-    uint64_t queued;
-    uint64_t backlog;
-};
-
-struct IvshmemRegistry {
-    GQueue members;             /* in the order of joining */
-    GQueue log;
-    GHashTable *by_id;
-    GHashTable *reserved;
-    GQueue freed;               /* ids, longest unused first */
-    unsigned next_fresh;        /* ids from here on were never handed out */
-    uint16_t first_id;
-    uint64_t next_seq;
-    uint64_t vectors;           /* of all members */
-    GArray *free_slots;
-    unsigned slots;
-    GArray *reaped;             /* descriptors on their way out */
-};
+#include "ivshmem-registry-private.h"
 
 IvshmemRegistry *ivshmem_registry_new(uint16_t first_id)
 {
@@ -161,7 +119,8 @@ void ivshmem_registry_reserve(IvshmemRegistry *registry, uint16_t id,
 
 /* The log */
 
-static RegistryEntry *log_append(IvshmemRegistry *registry, uint16_t id)
+RegistryEntry *ivshmem_registry_log_append(IvshmemRegistry *registry,
+                                           uint16_t id)
 {
     RegistryEntry *entry = g_new0(RegistryEntry, 1);
 
@@ -183,8 +142,8 @@ static void log_remove(IvshmemRegistry *registry, RegistryEntry *entry)
     g_free(entry);
 }
 
-static void entry_skip(RegistryEntry *entry, const IvshmemRegistry *registry,
-                       unsigned slot)
+void ivshmem_registry_skip(RegistryEntry *entry,
+                           const IvshmemRegistry *registry, unsigned slot)
 {
     if (!entry->skip) {
         entry->skip = g_new0(uint64_t, registry->slots / 64 + 1);
@@ -192,9 +151,8 @@ static void entry_skip(RegistryEntry *entry, const IvshmemRegistry *registry,
     entry->skip[slot / 64] |= UINT64_C(1) << (slot % 64);
 }
 
-/* Joins are for everybody, departures for those who know whom it is about. */
-static bool entry_concerns(const RegistryEntry *entry,
-                           const IvshmemMember *member)
+bool ivshmem_registry_concerns(const RegistryEntry *entry,
+                               const IvshmemMember *member)
 {
     unsigned slot = member->slot;
 
@@ -212,7 +170,7 @@ static RegistryEntry *log_next(const RegistryEntry *entry,
                                const IvshmemMember *member)
 {
     for (GList *l = entry->link.next; l; l = l->next) {
-        if (entry_concerns(l->data, member)) {
+        if (ivshmem_registry_concerns(l->data, member)) {
             return l->data;
         }
     }
@@ -341,7 +299,7 @@ bool ivshmem_member_ready(const IvshmemMember *member)
 
 /* Joining and leaving */
 
-static unsigned slot_take(IvshmemRegistry *registry)
+unsigned ivshmem_registry_slot_take(IvshmemRegistry *registry)
 {
     GArray *slots = registry->free_slots;
     unsigned slot;
@@ -369,7 +327,7 @@ int ivshmem_registry_join(IvshmemRegistry *registry, const IvshmemJoin *join,
         return id;
     }
 
-    entry = log_append(registry, (uint16_t)id);
+    entry = ivshmem_registry_log_append(registry, (uint16_t)id);
     entry->vectors = join->vectors;
     entry->fds = g_new(int, join->vectors);
     memcpy(entry->fds, join->vector_fds, join->vectors * sizeof(int));
@@ -381,7 +339,7 @@ int ivshmem_registry_join(IvshmemRegistry *registry, const IvshmemJoin *join,
     m = g_new0(IvshmemMember, 1);
     m->link.data = m;
     m->join = entry;
-    m->slot = slot_take(registry);
+    m->slot = ivshmem_registry_slot_take(registry);
     m->shm_fd = join->shm_fd;
     m->opaque = join->opaque;
     m->queued = REGISTRY_PREAMBLE + registry->vectors;
@@ -415,7 +373,7 @@ static bool member_withdraw(IvshmemMember *member, RegistryEntry *join)
 
 static void log_departure(IvshmemRegistry *registry, RegistryEntry *join)
 {
-    RegistryEntry *entry = log_append(registry, join->id);
+    RegistryEntry *entry = ivshmem_registry_log_append(registry, join->id);
 
     for (GList *l = registry->members.head; l; l = l->next) {
         IvshmemMember *member = l->data;
@@ -424,7 +382,7 @@ static void log_departure(IvshmemRegistry *registry, RegistryEntry *join)
             entry->pending++;
             member_queue(member, entry, 1);
         } else {
-            entry_skip(entry, registry, member->slot);
+            ivshmem_registry_skip(entry, registry, member->slot);
             if (member->cursor == entry) {
                 member->cursor = NULL;
             }

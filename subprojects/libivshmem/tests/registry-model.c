@@ -4,6 +4,7 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include "ivshmem-registry-state.h"
 #include "ivshmem-session.h"
 #include "registry-model.h"
 #include "test-util.h"
@@ -228,6 +229,62 @@ void world_reap(World *world, size_t n)
         }
         fake_fd_take(&world->fds, fd);
     }
+}
+
+/* The oracle knows descriptors by number, so they stay the same; each once. */
+static int world_fd_of(int saved, void *opaque)
+{
+    int *left = opaque;
+
+    --*left;
+    return saved;
+}
+
+static void world_end_old(IvshmemRegistry *registry)
+{
+    IvshmemMember *member;
+
+    while ((member = ivshmem_registry_next(registry, NULL))) {
+        ivshmem_registry_leave(registry, member);
+    }
+    while (ivshmem_registry_reap(registry) != -1) {
+        /* the same descriptors live on in the successor */
+    }
+    ivshmem_registry_free(registry);
+}
+
+void world_hand_over(World *world)
+{
+    g_autoptr(GVariant) state =
+        g_variant_ref_sink(ivshmem_registry_save(world->registry));
+    IvshmemRegistry *successor;
+    GHashTableIter iter;
+    gpointer id;
+    int left;
+
+    world_reap(world, SIZE_MAX);
+    left = (int)world->fds.n_inside;
+    successor = ivshmem_registry_restore(state, world->first_id, world_fd_of,
+                                         &left);
+    g_assert_nonnull(successor);
+    g_assert_cmpint(left, ==, 0);
+    g_hash_table_iter_init(&iter, world->reserved);
+    while (g_hash_table_iter_next(&iter, &id, NULL)) {
+        ivshmem_registry_reserve(successor, (uint16_t)GPOINTER_TO_UINT(id),
+                                 true);
+    }
+    for (unsigned i = 0; i < world->readers->len; i++) {
+        Reader *reader = world_nth(world, i);
+
+        g_assert_cmpuint(ivshmem_member_queued(reader->member), ==,
+                         ivshmem_member_queued(ivshmem_registry_find(
+                             successor, reader->id)));
+        reader->member = ivshmem_registry_find(successor, reader->id);
+        ivshmem_member_attach(reader->member, reader->shm_fd, reader);
+    }
+    world_end_old(world->registry);
+    world->registry = successor;
+    world_check(world);
 }
 
 static GArray *reader_told(Reader *reader, unsigned id)

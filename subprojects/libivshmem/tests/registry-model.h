@@ -28,6 +28,9 @@ void world_drain(World *world, Reader *reader, size_t n);
 /* Takes up to @n descriptors out of the registry. */
 void world_reap(World *world, size_t n);
 
+/* The registry is saved, restored in another process, and the old one ends. */
+void world_hand_over(World *world);
+
 void world_reserve(World *world, uint16_t id, bool reserved);
 
 /* What holds at any moment: counters, order, and fds that are still there. */

@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
 #include "fd-leak.h"
+#include "ivshmem-registry-state.h"
 #include "registry-model.h"
 #include "test-util.h"
 
@@ -246,7 +247,7 @@ static uint16_t random_id(GRand *rand)
 
 /* A long life: up to 40 peers, and only 50 ids for those who ask for none. */
 /* R-SRV-13, R-SRV-14 */
-static void test_random_life(void)
+static void random_life(bool hand_over)
 {
     g_autoptr(GRand) rand = test_rand_new();
     World *world = world_new(IVSHMEM_ID_MAX - 50);
@@ -291,8 +292,47 @@ static void test_random_life(void)
         if (i % 1000 == 0) {
             world_settle(world);
         }
+        if (hand_over && i % 64 == 0) {
+            world_hand_over(world);
+        }
     }
     world_free(world);
+}
+
+static void test_random_life(void)
+{
+    random_life(false);
+}
+
+/* The same with a successor again and again, in the middle of everything. */
+static void test_random_hand_over(void)
+{
+    random_life(true);
+}
+
+/* What is not the state of a registry is not taken for one. */
+static void test_wrong_states(void)
+{
+    static const char *const states[] = {
+        "(uint32 0, [(1, [7], [], 4, -1, 0)], @aq [])",     /* preamble */
+        "(uint32 0, [(1, [7], [], 0, 1, 0)], @aq [])",      /* cursor */
+        "(uint32 0, [(1, [7], [], 0, -2, 0)], @aq [])",
+        "(uint32 0, [(1, [7], [], 0, 0, 1)], @aq [])",      /* vector */
+        "(uint32 0, [(1, [7], [], 0, -1, 1)], @aq [])",
+        "(uint32 0, [(1, [7], [], 0, 0, 0), (1, [8], [], 0, 0, 0)], @aq [])",
+        "(uint32 0, [(1, [7], [], 0, 0, 0), (2, [], [3], 0, 0, 0)], @aq [])",
+        "(uint32 0, [(1, [7], [], 0, 0, 0), (2, [], [], 0, 0, 0)], @aq [])",
+        "(uint32 0, [(1, [7], [], 0, 0, 0), (2, [], [1, 1], 0, 0, 0)], @aq [])",
+        "(uint32 2, [(1, [7], [], 0, 0, 0)], [uint16 1])",  /* free and used */
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        g_autoptr(GVariant) state = g_variant_parse(
+            G_VARIANT_TYPE("(ua(qaiaquiu)aq)"), states[i], NULL, NULL, NULL);
+
+        g_assert_nonnull(state);
+        g_assert_null(ivshmem_registry_restore(state, 0, NULL, NULL));
+    }
 }
 
 /* The very frames of a small group, in the order that the protocol demands. */
@@ -353,5 +393,7 @@ int main(int argc, char **argv)
     fd_leak_add("/registry/all-combinations", test_all_combinations);
     fd_leak_add("/registry/random-reading", test_random_reading);
     fd_leak_add("/registry/random-life", test_random_life);
+    fd_leak_add("/registry/random-hand-over", test_random_hand_over);
+    fd_leak_add("/registry/wrong-states", test_wrong_states);
     return g_test_run();
 }
