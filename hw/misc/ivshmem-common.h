@@ -39,12 +39,6 @@ struct IvshmemState {
     Stat64 refused;
 };
 
-#define IVSHMEM_COMMON_PROPERTIES(_state)                               \
-    DEFINE_PROP_ON_OFF_AUTO("master", _state, parent_obj.master,        \
-                            ON_OFF_AUTO_OFF),                           \
-    DEFINE_PROP_UINT16("region-id", _state, parent_obj.region_id,       \
-                       PCI_SUBDEVICE_ID_QEMU)
-
 /* Whether nobody can shrink the file behind @fd.  False for no file. */
 bool ivshmem_memory_is_sealed(int fd);
 

@@ -457,7 +457,6 @@ static const VMStateDescription ivshmem_doorbell_vmstate = {
 };
 
 static const Property ivshmem_doorbell_properties[] = {
-    IVSHMEM_COMMON_PROPERTIES(IvshmemDoorbellState),
     DEFINE_PROP_CHR("chardev", IvshmemDoorbellState, chr),
     DEFINE_PROP_UINT32("vectors", IvshmemDoorbellState, vectors, 1),
     DEFINE_PROP_BOOL("ioeventfd", IvshmemDoorbellState, ioeventfd, true),

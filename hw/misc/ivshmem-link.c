@@ -33,10 +33,9 @@ struct IvshmemLink {
     IvshmemSession *session;    /* NULL: not connected */
     bool has_memory;            /* of this connection */
     bool listed;
-    bool handshake;             /* errors go to @error, not to the user */
+    Error **errp;               /* of realize, while it waits */
     char *reported;             /* said once until a connection works again */
     QEMUBH *closed;
-    Error *error;
 };
 
 static SocketChardev *link_socket(const IvshmemLink *link)
@@ -61,18 +60,10 @@ static void link_end_session(IvshmemLink *link)
     link->ops->down(link->opaque);
 }
 
-/* Consumes @err. */
+/* Says once why the connection was lost; consumes @err. */
 static void link_report(IvshmemLink *link, Error *err)
 {
     trace_ivshmem_link_error(link->name, error_get_pretty(err));
-    if (link->handshake) {
-        if (link->error) {
-            error_free(err);
-        } else {
-            link->error = err;
-        }
-        return;
-    }
     if (!g_strcmp0(link->reported, error_get_pretty(err))) {
         error_free(err);
         return;
@@ -83,26 +74,34 @@ static void link_report(IvshmemLink *link, Error *err)
                      "and known peers stay: ", link->name);
 }
 
-static void link_fail(IvshmemLink *link, Error *err)
+/* Where an error goes: to realize if that waits for it, else to @local. */
+static Error **link_errp(IvshmemLink *link, Error **local)
 {
-    link_report(link, err);
+    return link->errp ?: local;
+}
+
+static void link_drop(IvshmemLink *link, Error *local)
+{
+    if (local) {
+        link_report(link, local);
+    }
     link_end_session(link);
     qemu_chr_fe_disconnect(link->chr);
 }
 
-static void link_fail_code(IvshmemLink *link, int code)
+static void link_drop_for(IvshmemLink *link, int code)
 {
-    Error *err = NULL;
+    Error *local = NULL, **errp = link_errp(link, &local);
 
-    error_setg(&err, "%s", ivshmem_strerror(code));
+    error_setg(errp, "%s", ivshmem_strerror(code));
     if (code == IVSHMEM_E_VERSION || code == IVSHMEM_E_RANGE) {
-        error_append_hint(&err, "Is there an ivshmem server behind the "
+        error_append_hint(errp, "Is there an ivshmem server behind the "
                           "chardev?\n");
     } else if (code == -EMFILE) {
-        error_append_hint(&err, "Raise QEMU's limit of open files "
+        error_append_hint(errp, "Raise QEMU's limit of open files "
                           "(RLIMIT_NOFILE).\n");
     }
-    link_fail(link, err);
+    link_drop(link, local);
 }
 
 /* Frames */
@@ -156,10 +155,11 @@ static void link_peer_vector(IvshmemLink *link, IvshmemEvent *event)
 
 static void link_memory(IvshmemLink *link, IvshmemEvent *event)
 {
-    Error *err = NULL;
+    Error *local = NULL;
 
-    if (!link->ops->memory(link->opaque, event->fd, &err)) {
-        link_fail(link, err);
+    if (!link->ops->memory(link->opaque, event->fd,
+                           link_errp(link, &local))) {
+        link_drop(link, local);
         return;
     }
     event->fd = -1;
@@ -170,7 +170,7 @@ static void link_memory(IvshmemLink *link, IvshmemEvent *event)
 static void link_peer_gone(IvshmemLink *link, const IvshmemEvent *event)
 {
     if (link_out_of_descriptors()) {
-        link_fail_code(link, -EMFILE);
+        link_drop_for(link, -EMFILE);
         return;
     }
     link->ops->peer_gone(link->opaque, event->id);
@@ -232,7 +232,7 @@ static bool link_push(IvshmemLink *link, const uint8_t *data, int size, int fd)
 
     if (ret < 0) {
         ivshmem_fd_close(&fd);
-        link_fail_code(link, ret);
+        link_drop_for(link, ret);
         return false;
     }
     trace_ivshmem_frame(link->name, event.type, event.id, event.vector);
@@ -257,7 +257,7 @@ static void link_read_ahead(IvshmemLink *link)
                                       &fd);
 
         if (got == -EMFILE || got == -EBADMSG) {
-            link_fail_code(link, got == -EBADMSG ? IVSHMEM_E_FD : got);
+            link_drop_for(link, got == -EBADMSG ? IVSHMEM_E_FD : got);
             return;
         }
         if (got <= 0 || !link_push(link, data, got, fd)) {
@@ -279,7 +279,7 @@ static void link_read(void *opaque, const uint8_t *data, int size)
     int fd = link_take_fd(link);
 
     if (fd == IVSHMEM_E_FD) {
-        link_fail_code(link, IVSHMEM_E_FD);
+        link_drop_for(link, IVSHMEM_E_FD);
     } else if (link_push(link, data, size, fd)) {
         link_read_ahead(link);
     }
@@ -315,10 +315,10 @@ static void link_closed(IvshmemLink *link)
     if (!link->session) {
         return;
     }
-    if (!link->handshake) {
+    if (!link->errp) {
         qemu_bh_schedule(link->closed);
     } else if (!link_socket(link)->reconnect_time_ms) {
-        error_setg(&link->error,
+        error_setg(link->errp,
                    "the server closed the connection during the handshake");
     }
     link_end_session(link);
@@ -385,33 +385,40 @@ static void link_finish_connecting(IvshmemLink *link)
     }
 }
 
-static void link_handshake(IvshmemLink *link, uint32_t timeout_ms)
+static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
+                           Error **errp)
 {
+    ERRP_GUARD();
     GMainContext *context = link_handshake_context();
     GSource *timer = g_timeout_source_new(timeout_ms);
     bool expired = false;
 
     g_source_set_callback(timer, link_timeout, &expired, NULL);
     g_source_attach(timer, context);
-    link->handshake = true;
+    link->errp = errp;
     link_listen(link, context, true);
     link_finish_connecting(link);
-    while (!link->has_memory && !link->error && !expired) {
+    while (!link->has_memory && !*errp && !expired) {
         g_main_context_iteration(context, TRUE);
     }
-    link->handshake = false;
+    link->errp = NULL;
     g_source_destroy(timer);
     g_source_unref(timer);
 
-    if (!link->has_memory && !link->error) {
-        error_setg(&link->error, link->session
+    if (!link->has_memory && !*errp) {
+        error_setg(errp, link->session
                    ? "the server did not complete the handshake within %"
                      PRIu32 " ms"
                    : "no server to connect to within %" PRIu32 " ms",
                    timeout_ms);
-        error_append_hint(&link->error, "Check that an ivshmem server is at "
-                          "the other end, or raise handshake-timeout.\n");
+        error_append_hint(errp, "Check that an ivshmem server is at the other "
+                          "end, or raise handshake-timeout.\n");
     }
+    if (*errp) {
+        error_prepend(errp, "chardev '%s': ",
+                      qemu_chr_fe_get_driver(link->chr)->label);
+    }
+    return !*errp;
 }
 
 static bool link_chardev_ok(CharBackend *chr, Error **errp)
@@ -456,11 +463,7 @@ IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
     link->opaque = opaque;
     link->closed = qemu_bh_new(link_report_closed, link);
 
-    link_handshake(link, timeout_ms);
-    if (link->error) {
-        error_propagate_prepend(errp, g_steal_pointer(&link->error),
-                                "chardev '%s': ",
-                                qemu_chr_fe_get_driver(chr)->label);
+    if (!link_handshake(link, timeout_ms, errp)) {
         ivshmem_link_free(link);
         return NULL;
     }

@@ -215,7 +215,7 @@ static bool ivshmem_memory_is_reachable(const IvshmemState *s)
         return true;
     }
     bits = object_property_get_uint(OBJECT(first_cpu), "phys-bits",
-                                    &error_abort);
+                                    NULL);
     return bits == 0 || bits >= 64 || address >> bits == 0;
 }
 
@@ -267,6 +267,12 @@ static void ivshmem_get_peer_id(Object *obj, Visitor *v, const char *name,
     visit_type_uint16(v, name, &IVSHMEM_COMMON(obj)->id, errp);
 }
 
+static const Property ivshmem_common_properties[] = {
+    DEFINE_PROP_ON_OFF_AUTO("master", IvshmemState, master, ON_OFF_AUTO_OFF),
+    DEFINE_PROP_UINT16("region-id", IvshmemState, region_id,
+                       PCI_SUBDEVICE_ID_QEMU),
+};
+
 static void ivshmem_common_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
@@ -278,6 +284,7 @@ static void ivshmem_common_class_init(ObjectClass *klass, void *data)
     pc->class_id = PCI_CLASS_MEMORY_RAM;
     pc->revision = IVSHMEM_PCI_REVISION;
     pc->config_write = ivshmem_write_config;
+    device_class_set_props(dc, ivshmem_common_properties);
     rc->phases.hold = ivshmem_reset_hold;
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     dc->desc = "Inter-VM shared memory";
@@ -376,7 +383,6 @@ static const VMStateDescription ivshmem_plain_vmstate = {
 };
 
 static const Property ivshmem_plain_properties[] = {
-    IVSHMEM_COMMON_PROPERTIES(IvshmemPlainState),
     DEFINE_PROP_LINK("memdev", IvshmemPlainState, memdev, TYPE_MEMORY_BACKEND,
                      HostMemoryBackend *),
 };
