@@ -147,6 +147,26 @@ class Peers:
         self.assertEqual(guest.total(), 3)
 
 
+@tiny.each_path([path for path in tiny.ALL_PATHS if path.machine == "q35"])
+class RootPort:
+    def test_behind_a_root_port_with_memory_beyond_4g(self):
+        server = self.server(2)
+        a = self.ready(server, 2)
+        b = self.guest("-device", "pcie-root-port,id=port,chassis=1,slot=1",
+                       *self.doorbell_options(server, 2, more=",bus=port"))
+        b.id = b.setup(high=True)
+        self.assertEqual(b.use()["bdf"] >> 8, 1)
+        self.assertGreater(b.use()["bar2"], 1 << 32)
+        self.introduce(a, b)
+        b.w32(BAR2, 0x2000, 0xCAFE)
+        b.ring(a.id, 0)
+        a.wait_count(ivec(0), 1)
+        self.assertEqual(a.r32(BAR2, 0x2000), 0xCAFE)
+        a.ring(b.id, 1)
+        b.wait_count(ivec(1), 1)
+        self.assert_counts(b, a, {ivec(1): 1}, fence=0)
+
+
 @tiny.each_path([path._replace(machine="pc") for path in tiny.ALL_PATHS])
 class HotPlug:
     def unplug(self, guest):

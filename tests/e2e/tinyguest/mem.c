@@ -14,22 +14,20 @@
 #define WINDOW          0x40000000u
 
 /*
- * Three pages are all that code needs meanwhile: RAM with variables and stack,
- * the image, and the window. Their entries are never removed.
+ * Two pages are all that is needed meanwhile: RAM with code, variables and
+ * stack, and the window. Their entries are never removed.
  */
 static uint64_t pml4[512] __attribute__((aligned(4096), section(".tables")));
 static uint64_t pdpt[512] __attribute__((aligned(4096), section(".tables")));
-static uint64_t pd[3][512] __attribute__((aligned(4096), section(".tables")));
+static uint64_t pd[2][512] __attribute__((aligned(4096), section(".tables")));
 
 static void *mem_window(uint64_t addr)
 {
     pml4[0] = (uint32_t)pdpt | TABLE;
     pdpt[0] = (uint32_t)pd[0] | TABLE;
     pdpt[WINDOW >> 30] = (uint32_t)pd[1] | TABLE;
-    pdpt[3] = (uint32_t)pd[2] | TABLE;
     pd[0][0] = LARGE;
     pd[1][0] = (addr & ~(uint64_t)(PAGE_2M - 1)) | LARGE;
-    pd[2][511] = (0u - PAGE_2M) | LARGE;
     return (void *)(WINDOW | ((uint32_t)addr & (PAGE_2M - 1)));
 }
 

@@ -1,61 +1,81 @@
 /*
- * Tiny guest: from the reset vector to flat 32-bit C, and the interrupt stubs.
- * Everything else is in tiny.c, which also describes the memory map.
+ * Tiny guest: from the reset vector to flat 32-bit C in RAM, and the interrupt
+ * stubs. Everything else is in C; tiny.c describes the memory map.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-
 #include "x86.h"
+
+/* "Accessed" is set: loading a segment must not write to the one in ROM. */
+        .macro  GDT
+        .quad   0
+        .quad   0x00cf9b000000ffff      /* 08h: flat code */
+        .quad   0x00cf93000000ffff      /* 10h: flat data */
+        .endm
 
 /*
  * Start of the image: the boot processor comes here from the reset vector
  * (CS base ffff0000h), the others by a start-up IPI with vector F0h (CS base
  * f0000h, where the chipset shows the same image). Offsets are the same.
  */
-        .section .entry16, "ax"
+        .section .entry, "ax"
         .code16
         .globl entry16
 entry16:
         cli
-        lgdtl   %cs:(gdtr - entry16)
+        lgdtl   %cs:(rom_gdtr - entry16)
         movl    $0x11, %eax             /* PE, ET; caches on */
         movl    %eax, %cr0
-        ljmpl   $8, $entry32
+        ljmpl   $8, $rom32
 
-        /* "Accessed" is set: loading a segment must not write to this ROM. */
         .balign 8
-gdt:
-        .quad   0
-        .quad   0x00cf9b000000ffff      /* 08h: flat code */
-        .quad   0x00cf93000000ffff      /* 10h: flat data */
-gdtr:
-        .word   gdtr - gdt - 1
-        .long   gdt
+rom_gdt:
+        GDT
+rom_gdtr:
+        .word   rom_gdtr - rom_gdt - 1
+        .long   rom_gdt
 
-        .text
         .code32
-entry32:
-        movl    $0x10, %eax
+rom32:  movl    $0x10, %eax
         movl    %eax, %ds
         movl    %eax, %es
         movl    %eax, %ss
         movl    %eax, %fs
         movl    %eax, %gs
         cld
-        movl    LAPIC + LAPIC_ID, %ebx        /* local APIC ID */
+        movl    LAPIC + LAPIC_ID, %ebx
         shrl    $24, %ebx
+        jnz     1f
+        movl    $text_load, %esi        /* the first processor copies the code */
+        movl    $text_start, %edi
+        movl    $text_end, %ecx
+        subl    %edi, %ecx
+        shrl    $2, %ecx
+        rep movsl
+        movl    $bss_start, %edi
+        movl    $bss_end, %ecx
+        subl    %edi, %ecx
+        shrl    $2, %ecx
+        xorl    %eax, %eax
+        rep stosl
+1:      lgdtl   gdtr
+        ljmpl   $8, $entry32
+
+        .text
+        .balign 8
+gdt:
+        GDT
+gdtr:
+        .word   gdtr - gdt - 1
+        .long   gdt
+
+entry32:
         movl    %ebx, %eax              /* a 4 KiB stack each, down from 90000h */
         shll    $12, %eax
         movl    $0x90000, %esp
         subl    %eax, %esp
         testl   %ebx, %ebx
         jnz     1f
-        xorl    %eax, %eax
-        movl    $bss_start, %edi
-        movl    $bss_end, %ecx
-        subl    %edi, %ecx
-        shrl    $2, %ecx
-        rep stosl
         call    tiny_main
 1:      movl    %ebx, %eax
         call    tiny_ap_main

@@ -5,10 +5,10 @@
  * else. Not responsible for what a test expects: it does and counts, no more.
  *
  * Memory map (flat 32-bit; mem.c reaches beyond 4 GiB)
- *   00010000  variables          00090000  stacks, 4 KiB per processor, downward
+ *   00010000  code, variables    00090000  stacks, 4 KiB per processor, downward
  *   c0000000  BARs (pci.c)
  *   fec00000  I/O APIC           fed00000  HPET        fee00000  local APIC
- *   ffff0000  this image, seen at 000f0000 as well
+ *   ffff0000  the image, seen at 000f0000 as well; it copies itself to RAM
  *
  * Interrupt vectors ("ivec", 30h..efh) are counted each for itself; which
  * MSI-X entry raises which ivec is for the test to say.
@@ -17,8 +17,8 @@
  * separated by one space, numbers are hexadecimal. Answers are "ok [N..]" or
  * "err WHY". SPACE is a BAR number, or: a absolute memory, c the device's
  * configuration, d I/O ports, f configuration of any function, ADDR =
- * bus/device/function << 8 | offset. A wait ends early, with the count so
- * far, when any byte arrives (the byte is eaten).
+ * bus/device/function << 8 | offset. "!" ends a wait, which then answers with
+ * the count so far; at other times it does nothing.
  *
  *   scan HIGH               number of devices; HIGH=1: 64-bit BARs beyond 4 GiB
  *   use N                   choose device N: bdf, vectors, MSI-X capability,
@@ -48,65 +48,15 @@
 #include "tiny.h"
 #include "x86.h"
 
-#define COM1            0x3f8
 #define DOORBELL        0x0c
-#define MAX_CPUS        8
 #define MAX_ARGS        5
 #define NO_OFFSET       0xffffffffu
 
 enum { SPACE_MEM = 0xa, SPACE_CFG = 0xc, SPACE_IO = 0xd, SPACE_FN = 0xf };
 
-extern const uint8_t isr_stubs[256][ISR_STUB_SIZE];
-
-static uint64_t idt[256];
-volatile uint32_t counts[256];
-volatile uint32_t echo_on[256];
-volatile uint32_t echo_bell[256];
-volatile uint32_t doorbell;
-
-static bool has_apic;
-static volatile uint8_t rx[256];
-static volatile uint8_t rx_head, rx_tail;
 static char line[256];
-
 static PciDev *dev;
 static uint32_t n_devs;
-
-static struct {
-    volatile uint32_t online, go, done;
-    uint32_t bell, n;
-    uint64_t ticks[MAX_CPUS];
-} job;
-
-/* ---- Answers ---- */
-
-static void put_char(char c)
-{
-    while (!(in8(COM1 + 5) & 0x20)) {
-        cpu_relax();
-    }
-    out8(COM1, c);
-}
-
-static void put_str(const char *s)
-{
-    while (*s) {
-        put_char(*s++);
-    }
-}
-
-static void put_num(uint64_t v)
-{
-    int shift = 60;
-
-    while (shift && !(v >> shift)) {
-        shift -= 4;
-    }
-    put_char(' ');
-    for (; shift >= 0; shift -= 4) {
-        put_char("0123456789abcdef"[v >> shift & 15]);
-    }
-}
 
 static bool fail(const char *why)
 {
@@ -114,171 +64,6 @@ static bool fail(const char *why)
     put_str(why);
     return false;
 }
-
-/* ---- Interrupts ---- */
-
-static void ring(uint32_t bell)
-{
-    mmio_w32(doorbell, bell);
-}
-
-static void serial_drain(void)
-{
-    while (in8(COM1 + 5) & 1) {
-        rx[rx_head++] = in8(COM1);
-    }
-}
-
-void tiny_isr(uint32_t vector, const uint32_t *frame)
-{
-    if (vector == IVEC_SERIAL) {
-        serial_drain();
-        return;
-    }
-    put_str("err fault");
-    put_num(vector);
-    put_num(frame[0]);
-    put_num(frame[1]);
-    put_char('\n');
-    for (;;) {
-        asm volatile("cli; hlt");
-    }
-}
-
-static void idt_load(void)
-{
-    struct {
-        uint16_t limit;
-        uint32_t base;
-    } __attribute__((packed)) idtr = { sizeof(idt) - 1, (uint32_t)idt };
-
-    cpu_load_idt(&idtr);
-}
-
-static void idt_fill(void)
-{
-    uint32_t v, a;
-
-    for (v = 0; v < 256; v++) {
-        a = (uint32_t)isr_stubs[v];
-        idt[v] = (uint64_t)((a & 0xffff0000u) | 0x8e00) << 32 |
-                 (8 << 16 | (a & 0xffff));
-    }
-}
-
-/* Without a local APIC (KVM with kernel-irqchip=off) nothing can interrupt. */
-static void idle(void)
-{
-    if (has_apic) {
-        cpu_wait_interrupt();
-    } else {
-        serial_drain();
-    }
-}
-
-/* Whether the test has sent a byte meanwhile, which ends a wait: eats it. */
-static bool interrupted(void)
-{
-    if (rx_head == rx_tail) {
-        return false;
-    }
-    rx_tail++;
-    return true;
-}
-
-static bool await(uint32_t ivec, uint32_t n, bool spin)
-{
-    while ((int32_t)(counts[ivec] - n) < 0) {
-        if (interrupted()) {
-            return false;
-        }
-        if (spin) {
-            cpu_take_interrupts();
-        } else {
-            idle();
-        }
-    }
-    return true;
-}
-
-/* ---- Machine ---- */
-
-static void machine_init(void)
-{
-    out8(0x21, 0xff);                           /* no interrupts by the 8259s */
-    out8(0xa1, 0xff);
-    idt_fill();
-    idt_load();
-    has_apic = cpu_has_apic();
-    if (has_apic) {
-        mmio_w32(LAPIC + LAPIC_SPURIOUS, 0x1ff);
-    }
-    mmio_w32(IOAPIC, 0x11 + 2 * 4);             /* COM1: IRQ 4, edge, to CPU 0 */
-    mmio_w32(IOAPIC + 0x10, 0);
-    mmio_w32(IOAPIC, 0x10 + 2 * 4);
-    mmio_w32(IOAPIC + 0x10, IVEC_SERIAL);
-    mmio_w32(HPET + 0x10, mmio_r32(HPET + 0x10) | 1);
-    out8(COM1 + 3, 3);                          /* 8n1 */
-    out8(COM1 + 2, 1);                          /* FIFO on, a byte is enough */
-    out8(COM1 + 4, 0xb);
-    out8(COM1 + 1, 1);
-    serial_drain();
-}
-
-static uint64_t ring_many(uint32_t bell, uint32_t n)
-{
-    uint64_t start = rdtsc();
-
-    while (n--) {
-        ring(bell);
-    }
-    return rdtsc() - start;
-}
-
-/* The other processors take no interrupts: they ring when told to. */
-void tiny_ap_main(uint32_t id)
-{
-    uint32_t seen = 0;
-
-    __atomic_fetch_add(&job.online, 1, __ATOMIC_SEQ_CST);
-    for (;;) {
-        while (job.go == seen) {
-            cpu_relax();
-        }
-        seen = job.go;
-        if (id < MAX_CPUS && (seen >> 8) > id) {
-            job.ticks[id] = ring_many(job.bell, job.n);
-            __atomic_fetch_add(&job.done, 1, __ATOMIC_SEQ_CST);
-        }
-    }
-}
-
-/*
- * INIT, then start-up IPIs with vector F0h, to all but this processor: again
- * and again, since one that comes before INIT has been obeyed is lost.
- */
-static bool cpus_start(uint32_t cpus)
-{
-    uint32_t spins;
-
-    if (cpus < 2 || job.online) {
-        return job.online + 1 >= cpus;
-    }
-    mmio_lone_w32(LAPIC + LAPIC_ICR_LOW, 0xc4500);
-    while (job.online + 1 < cpus) {
-        mmio_lone_w32(LAPIC + LAPIC_ICR_LOW, 0xc46f0);
-        for (spins = 0; spins < 1000 && job.online + 1 < cpus; spins++) {
-            cpu_relax();
-        }
-        cpu_let_interrupts_in();
-        if (interrupted()) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* ---- Commands: each has its arguments in a[], and answers ---- */
 
 static void dev_choose(PciDev *d)
 {
@@ -548,22 +333,15 @@ static bool cmd_ring(const uint64_t *a)
 
 static bool cmd_mring(const uint64_t *a)
 {
-    uint32_t cpus = a[0], i;
+    uint64_t ticks[MAX_CPUS];
+    uint32_t i;
 
-    if (cpus < 1 || cpus > MAX_CPUS || !cpus_start(cpus)) {
+    if (a[0] < 1 || a[0] > MAX_CPUS || !ring_together(a[0], a[1], a[2], ticks)) {
         return fail("not that many processors");
     }
-    job.bell = a[1];
-    job.n = a[2];
-    job.done = 0;
-    job.go = cpus << 8 | ((job.go + 1) & 0xff);
-    job.ticks[0] = ring_many(job.bell, job.n);
-    while (job.done + 1 < cpus) {
-        cpu_relax();
-    }
     put_str("ok");
-    for (i = 0; i < cpus; i++) {
-        put_num(job.ticks[i]);
+    for (i = 0; i < a[0]; i++) {
+        put_num(ticks[i]);
     }
     return true;
 }
@@ -584,7 +362,7 @@ static bool cmd_pingpong(const uint64_t *a)
     for (i = 0; i < a[2]; i++) {
         uint32_t next = counts[ivec] + 1;
 
-        ring(a[1]);
+        mmio_w32(doorbell, a[1]);
         if (!await(ivec, next, a[4])) {
             break;
         }
@@ -650,10 +428,13 @@ static void line_read(void)
     char c;
 
     for (;;) {
-        while (rx_head == rx_tail) {
+        while (!serial_has_byte()) {
             idle();
         }
-        c = rx[rx_tail++];
+        c = serial_byte();
+        if (c == '!') {                 /* came too late to end a wait */
+            continue;
+        }
         if (c == '\n') {
             line[n] = 0;
             return;

@@ -33,7 +33,29 @@ void pci_w32(uint32_t bdf, uint32_t off, uint32_t val);
 void pci_w16(uint32_t bdf, uint32_t off, uint16_t val);
 uint32_t pci_scan(bool high);
 
-/* tiny.c */
+/* serial.c: the line to the test */
+void serial_init(void);
+void serial_drain(void);
+bool serial_has_byte(void);
+uint8_t serial_byte(void);
+void put_char(char c);
+void put_str(const char *s);
+void put_num(uint64_t v);
+
+/* machine.c */
+#define MAX_CPUS 8
+
+void machine_init(void);
+void idle(void);
+
+/* Until the interrupt came n times, or a byte from the test; false: the byte. */
+bool await(uint32_t ivec, uint32_t n, bool spin);
+
+/* TSC ticks that it took: here, on each of cpus processors. */
+uint64_t ring_many(uint32_t bell, uint32_t n);
+bool ring_together(uint32_t cpus, uint32_t bell, uint32_t n, uint64_t *ticks);
+
+/* Called by start.S */
 void tiny_main(void) __attribute__((noreturn));
 void tiny_ap_main(uint32_t id) __attribute__((noreturn));
 void tiny_isr(uint32_t vector, const uint32_t *frame);

@@ -18,7 +18,7 @@
 #define IVEC_SERIAL     0x20
 #define IVEC_FIRST      0x30    /* for MSI-X entries: from here */
 #define IVEC_END        0xf0    /* up to here, exclusive */
-#define ISR_STUB_SIZE   128
+#define ISR_STUB_SIZE   64
 
 #ifndef __ASSEMBLER__
 
@@ -69,7 +69,7 @@ static inline uint64_t rdtsc(void)
 }
 
 /*
- * The guest runs with interrupts shut but for these three: the software KVM
+ * The guest runs with interrupts shut but for these two: the software KVM
  * that asks for mmio_lone_r32() below was seen to lose register contents where
  * an interrupt comes between any two instructions.
  */
@@ -78,12 +78,7 @@ static inline void cpu_wait_interrupt(void)
     asm volatile("sti; hlt; cli" : : : "memory");
 }
 
-static inline void cpu_take_interrupts(void)
-{
-    asm volatile("sti; pause; cli" : : : "memory");
-}
-
-/* The same, certainly, if slower: a port access is where every KVM looks. */
+/* The port access is where a KVM that interprets in batches looks for them. */
 static inline void cpu_let_interrupts_in(void)
 {
     uint8_t v;
