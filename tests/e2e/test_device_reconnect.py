@@ -8,6 +8,10 @@ import support
 import tiny
 from tiny import BAR2, ivec
 
+# IVSHMEM_TEST_RESTARTS=3000 makes it a test of endurance.
+RESTARTS = int(os.environ.get("IVSHMEM_TEST_RESTARTS", "10"))
+ROUND_TRIPS = 2000
+
 PATHS = (tiny.Path("tcg"), tiny.Path("kvm"))
 DEVICE = "/machine/peripheral/shm"
 
@@ -165,6 +169,22 @@ class Reconnect(Reconnecting):
              "-device", "ivshmem-doorbell,id=shm,chardev=c,handshake-timeout=300"]))
         self.assertNotEqual(end.wait(), 0)
         self.assertIn("within 300 ms", end.err.text)
+
+    def test_ping_pong_while_the_server_dies_again_and_again(self):
+        """Each ring waits for the answer to the one before: one lost wake-up would end it."""
+        self.serve()
+        a, b = self.two()
+        ids = a.id, b.id
+        b.echo(ivec(0), a.id, 0)
+        for _ in range(RESTARTS):
+            what = a.send("pingpong", ivec(0), tiny.bell(b.id, 0), ROUND_TRIPS, tiny.NO_OFFSET, 0)
+            self.kill_server()
+            self.serve()
+            for guest in (a, b):
+                back = guest.qmp.wait_event("IVSHMEM_CONNECTED")["data"]
+                self.assertNotIn("previous-id", back)
+            self.assertEqual(a.answer(what, 60)[0], ROUND_TRIPS)
+        self.assertEqual((a.position(), b.position()), ids)
 
     def test_many_restarts_with_rings_all_the_while(self):
         self.serve()
