@@ -6,6 +6,8 @@
  */
 #include "qemu/osdep.h"
 #include <glib/gstdio.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include "io/channel-socket.h"
 #include "qapi/error.h"
 #include "qemu/memfd.h"
@@ -82,6 +84,19 @@ bool ivshmem_script_wait_eof(IvshmemScript *s, int ms)
 
     return script_wait(s->sock, G_IO_IN, ms) &&
            read(s->sock, &byte, 1) <= 0;
+}
+
+static bool script_all_read(IvshmemScript *s)
+{
+    int unread;
+
+    g_assert_cmpint(ioctl(s->sock, SIOCOUTQ, &unread), ==, 0);
+    return unread == 0;
+}
+
+void ivshmem_script_wait_read(IvshmemScript *s)
+{
+    IVSHMEM_WAIT(script_all_read(s));
 }
 
 bool ivshmem_script_try_send(IvshmemScript *s, int64_t value, int fd)

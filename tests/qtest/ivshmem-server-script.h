@@ -39,6 +39,9 @@ void ivshmem_script_close(IvshmemScript *s);
 /* True if the client has closed the connection, or does so within @ms. */
 bool ivshmem_script_wait_eof(IvshmemScript *s, int ms);
 
+/* Waits until the client has read everything. */
+void ivshmem_script_wait_read(IvshmemScript *s);
+
 /* One frame; @fd (-1: none) stays the caller's. */
 void ivshmem_script_send(IvshmemScript *s, int64_t value, int fd);
 

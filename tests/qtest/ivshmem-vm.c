@@ -428,9 +428,28 @@ unsigned ivshmem_vm_fds(const IvshmemVM *vm)
     return n;
 }
 
+/* A device_add that fails waits until all that RCU has put off is done. */
+static void vm_drain(const IvshmemVM *vm)
+{
+    QDict *error = qtest_qmp_assert_failure_ref(vm->qts,
+        "{'execute': 'device_add', 'arguments': {'driver': 'ivshmem-plain'}}");
+
+    qobject_unref(error);
+}
+
+unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s)
+{
+    QIvshmem d;
+
+    ivshmem_vm_join_script(vm, 0, s, 1, 2, NULL, &d);
+    ivshmem_vm_leave(vm, 0);
+    vm_drain(vm);
+    return ivshmem_vm_fds(vm);
+}
+
 static bool vm_has_fds(const IvshmemVM *vm, unsigned n)
 {
-    qtest_readb(vm->qts, 0);
+    vm_drain(vm);
     return ivshmem_vm_fds(vm) == n;
 }
 

@@ -115,6 +115,12 @@ unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id);
 
 /* Open descriptors of QEMU. */
 unsigned ivshmem_vm_fds(const IvshmemVM *vm);
+
+/*
+ * How many QEMU has without a device, when all that the first one leaves open
+ * for ever is there: plugs and unplugs one.
+ */
+unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s);
 void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n);
 
 /* Waits for one interrupt, and takes it. */
