@@ -152,8 +152,8 @@ class RootPort:
     def test_behind_a_root_port_with_memory_beyond_4g(self):
         server = self.server(2)
         a = self.ready(server, 2)
-        b = self.guest("-device", "pcie-root-port,id=port,chassis=1,slot=1",
-                       *self.doorbell_options(server, 2, more=",bus=port"))
+        b = self.guest("-device", "pcie-root-port,id=rp,chassis=1,slot=1",
+                       *self.doorbell_options(server, 2, more=",bus=rp"))
         b.id = b.setup(high=True)
         self.assertEqual(b.use()["bdf"] >> 8, 1)
         self.assertGreater(b.use()["bar2"], 1 << 32)

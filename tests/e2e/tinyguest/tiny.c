@@ -1,4 +1,6 @@
 /*
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
  * Tiny guest: a firmware image of our own that drives one ivshmem device at a
  * time, interrupts included, by commands on COM1. It needs no operating system
  * and only plain instructions, so it runs where a software KVM boots nothing
@@ -42,8 +44,6 @@
  *                           ticks in all; each one as 32 bits in BAR2 from OFF
  *                           on (OFF=ffffffff: not kept)
  *   time                    TSC, HPET counter, HPET period in femtoseconds
- *
- * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "tiny.h"
 #include "x86.h"
