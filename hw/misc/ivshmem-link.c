@@ -256,7 +256,8 @@ static void link_read_ahead(IvshmemLink *link)
                                       ivshmem_session_want(link->session),
                                       &fd);
 
-        if (got == -EMFILE || got == -EBADMSG) {
+        /* The frame is lost, and with it the count of everything after it. */
+        if (got < 0 && got != -EAGAIN) {
             link_drop_for(link, got == -EBADMSG ? IVSHMEM_E_FD : got);
             return;
         }
