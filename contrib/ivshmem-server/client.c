@@ -12,6 +12,7 @@
 #include "client.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "ivshmem-registry-state.h"
 #include "quota.h"
 #include "outbox.h"
 
@@ -55,6 +56,7 @@ static void client_disconnect(IvshmemClient *client)
 void ivshmem_client_free(IvshmemClient *client)
 {
     client_disconnect(client);
+    g_free(client->name);
     g_free(client);
 }
 
@@ -142,11 +144,12 @@ static void client_ready(IvshmemWatch *watch, uint32_t events)
 
 /* Being taken in */
 
-static void client_refuse(IvshmemDoor *door, pid_t pid, const char *reason)
+static void client_refuse(IvshmemDoor *door, pid_t pid, IvshmemRefusal kind,
+                          const char *reason)
 {
     IvshmemLogSubject subject = { door->region->config->name, -1, pid };
 
-    door->region->server->counters.refused++;
+    door->region->server->counters.refused[kind]++;
     ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_REFUSE, &subject,
                       "refused: %s", reason);
 }
@@ -178,14 +181,17 @@ static bool client_fd_fits(const IvshmemServer *server, int fd)
     return fd >= 0 && (unsigned)fd + CLIENT_FD_RESERVE < server->fd_limit;
 }
 
-unsigned ivshmem_client_capacity(const IvshmemServer *server, unsigned vectors)
+unsigned ivshmem_client_free_fds(const IvshmemServer *server)
 {
     IVSHMEM_FD_AUTO int next = ivshmem_io_eventfd();
     unsigned used = next < 0 ? server->fd_limit : (unsigned)next;
-    unsigned left = server->fd_limit - MIN(server->fd_limit,
-                                           used + CLIENT_FD_RESERVE);
 
-    return MIN(left / (vectors + 1), IVSHMEM_IDS);
+    return server->fd_limit - MIN(server->fd_limit, used + CLIENT_FD_RESERVE);
+}
+
+unsigned ivshmem_client_capacity(const IvshmemServer *server, unsigned vectors)
+{
+    return MIN(ivshmem_client_free_fds(server) / (vectors + 1), IVSHMEM_IDS);
 }
 
 static void client_close_all(int *fds, unsigned n)
@@ -270,6 +276,7 @@ static IvshmemClient *client_new(IvshmemRegion *region, int sock)
     client->watch.ready = client_ready;
     client->link.data = client;
     client->region = region;
+    client->since = g_get_real_time() / G_USEC_PER_SEC;
     ivshmem_quota_set_window(sock, region->server->window);
     return client;
 }
@@ -299,72 +306,108 @@ static void client_make_room(const IvshmemDoor *door)
     }
 }
 
-static const char *client_explain(int error)
+static const char *client_explain(int error, IvshmemRefusal *kind)
 {
     switch (error) {
     case -EMFILE:
+        *kind = IVSHMEM_REFUSED_DESCRIPTORS;
         return "the server is out of descriptors; a higher LimitNOFILE "
                "(ulimit -n) allows for more clients";
     case IVSHMEM_E_ID_TAKEN:
+        *kind = IVSHMEM_REFUSED_ID;
         return "its id is in use, and a second connection is refused";
+    case IVSHMEM_E_FULL:
+        *kind = IVSHMEM_REFUSED_ID;
+        return ivshmem_strerror(error);
     default:
+        *kind = IVSHMEM_REFUSED_OTHER;
         return ivshmem_strerror(error);
     }
 }
 
-/* Returns why not, or NULL.  The caller frees both. */
-static char *client_enter(IvshmemClient *client, const IvshmemDoor *door)
+/* Returns why not, which the caller frees, or NULL. */
+static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
+                          IvshmemRefusal *kind)
 {
     IvshmemMemory *memory = client->region->memory;
     int shm_fd = ivshmem_memory_fd(memory);
-    GError *error = NULL;
     int ret;
 
     if (!client_credentials(client->watch.fd, &client->pid, &client->uid) ||
         client_has_gone(client->watch.fd)) {
+        *kind = IVSHMEM_REFUSED_GONE;
         return g_strdup("it has gone already");
     }
     if (!client_may_enter(door, client->uid)) {
+        *kind = IVSHMEM_REFUSED_USER;
         return g_strdup_printf("user %u is not in allow-users",
                                (unsigned)client->uid);
     }
     if (door->config->read_only) {
-        char *reason;
+        g_autoptr(GError) error = NULL;
 
+        *kind = IVSHMEM_REFUSED_READ_ONLY;
         shm_fd = ivshmem_memory_read_only_fd(memory, client->uid, &error);
         if (shm_fd < 0) {
-            reason = g_strdup(error->message);
-            g_error_free(error);
-            return reason;
+            return g_strdup(error->message);
         }
     }
     client->process = ivshmem_process_of(client->pid);
     client_make_room(door);
     ret = client_join(client, door, shm_fd);
-    return ret < 0 ? g_strdup(client_explain(ret)) : NULL;
+    return ret < 0 ? g_strdup(client_explain(ret, kind)) : NULL;
 }
 
 void ivshmem_client_admit(IvshmemDoor *door, int sock)
 {
     IvshmemRegion *region = door->region;
     IvshmemClient *client = client_new(region, sock);
-    g_autofree char *reason = client_enter(client, door);
+    IvshmemRefusal kind = IVSHMEM_REFUSED_OTHER;
+    g_autofree char *reason = client_enter(client, door, &kind);
     unsigned vectors = ivshmem_door_vectors(door);
     IvshmemLogSubject subject;
 
     if (reason) {
-        client_refuse(door, client->pid, reason);
+        client_refuse(door, client->pid, kind, reason);
         ivshmem_client_free(client);
         return;
     }
+    client->name = g_strdup(door->config->name);
     client->read_only = door->config->read_only;
     region->server->counters.joins++;
     ivshmem_region_set_changed(region);
     subject = ivshmem_client_subject(client);
     ivshmem_log_event(G_LOG_LEVEL_INFO, IVSHMEM_LOG_JOIN, &subject,
                       "joined%s%s with %u vector%s (user %u)%s",
-                      door->config->name ? " as " : "",
-                      ivshmem_door_name(door), vectors, vectors == 1 ? "" : "s",
-                      (unsigned)client->uid,
+                      client->name ? " as " : "",
+                      client->name ? client->name : "", vectors,
+                      vectors == 1 ? "" : "s", (unsigned)client->uid,
                       client->read_only ? ", may only read" : "");
+}
+
+bool ivshmem_client_resume(IvshmemRegion *region,
+                           const IvshmemClientHanded *handed)
+{
+    IvshmemMember *member = ivshmem_registry_find(region->registry, handed->id);
+    IvshmemClient *client = client_new(region, handed->sock);
+    int shm_fd = ivshmem_memory_fd(region->memory);
+
+    client->pid = handed->pid;
+    client->process = (IvshmemProcess) { handed->start ? handed->pid : 0,
+                                         handed->start };
+    client->uid = handed->uid;
+    client->read_only = handed->read_only;
+    client->name = *handed->name ? g_strdup(handed->name) : NULL;
+    client->since = handed->since;
+    if (client->read_only) {
+        shm_fd = ivshmem_memory_read_only_fd(region->memory, client->uid, NULL);
+    }
+    if (!member || ivshmem_member_opaque(member) || shm_fd < 0 ||
+        ivshmem_loop_add(region->server->loop, &client->watch) < 0) {
+        ivshmem_client_free(client);
+        return false;
+    }
+    client->member = member;
+    ivshmem_member_attach(member, shm_fd, client);
+    return true;
 }

@@ -16,6 +16,8 @@ typedef struct IvshmemClient {
     pid_t pid;
     IvshmemProcess process;
     uid_t uid;
+    char *name;                 /* of its own socket; NULL: the region's */
+    gint64 since;               /* seconds since 1970 */
     bool read_only;
     size_t chatter;             /* bytes it sent, which it should not */
     GList link;                 /* in @queue */
@@ -29,6 +31,25 @@ typedef struct IvshmemClient {
  */
 void ivshmem_client_admit(IvshmemDoor *door, int sock);
 
+/* A client whose connection was handed over. */
+typedef struct IvshmemClientHanded {
+    uint16_t id;
+    int sock;
+    pid_t pid;
+    uint64_t start;
+    uid_t uid;
+    bool read_only;
+    const char *name;           /* "" for none */
+    gint64 since;
+} IvshmemClientHanded;
+
+/*
+ * Go on with a client that is a member already; its socket is consumed either
+ * way.
+ */
+bool ivshmem_client_resume(IvshmemRegion *region,
+                           const IvshmemClientHanded *handed);
+
 /* Disconnect, because of @reason.  @client is freed when the turn ends. */
 void ivshmem_client_drop(IvshmemClient *client, const char *reason, ...)
     G_GNUC_PRINTF(2, 3);
@@ -38,6 +59,9 @@ void ivshmem_client_left(IvshmemClient *client, const char *how);
 
 /* Disconnect without a word: the server stops. */
 void ivshmem_client_free(IvshmemClient *client);
+
+/* Descriptors that newcomers may take, roughly: gaps do not count. */
+unsigned ivshmem_client_free_fds(const IvshmemServer *server);
 
 /* How many more clients with @vectors the descriptors allow for. */
 unsigned ivshmem_client_capacity(const IvshmemServer *server, unsigned vectors);

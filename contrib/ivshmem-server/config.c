@@ -197,6 +197,9 @@ IvshmemConfig *ivshmem_config_new(void)
     config->regions = g_ptr_array_new_with_free_func(
         (GDestroyNotify)ivshmem_region_config_unref);
     config->ready_fd = -1;
+    config->control.mode = 0600;
+    config->control.owner = (uid_t)-1;
+    config->control.group = (gid_t)-1;
     config->queue_limit = IVSHMEM_DEFAULT_QUEUE_LIMIT;
     return config;
 }
@@ -207,6 +210,7 @@ void ivshmem_config_free(IvshmemConfig *config)
         return;
     }
     g_ptr_array_unref(config->regions);
+    g_free(config->control_path);
     g_free(config->file);
     g_free(config->pid_file);
     g_free(config);

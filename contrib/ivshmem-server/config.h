@@ -65,8 +65,21 @@ typedef struct IvshmemRegionConfig {
     GPtrArray *clients;         /* of IvshmemClientConfig: with their own */
 } IvshmemRegionConfig;
 
+/* --status and its forms. */
+typedef enum IvshmemQuery {
+    IVSHMEM_QUERY_NONE,
+    IVSHMEM_QUERY_TEXT,
+    IVSHMEM_QUERY_JSON,
+    IVSHMEM_QUERY_METRICS,
+} IvshmemQuery;
+
 typedef struct IvshmemConfig {
     GPtrArray *regions;         /* of IvshmemRegionConfig */
+    IvshmemSocketConfig control;    /* but for its path */
+    char *control_path;         /* NULL: beside the first socket */
+    IvshmemQuery query;         /* ask the server that runs, and end */
+    bool watch;                 /* ask it again and again */
+    bool replace;               /* take over from the one that runs */
     char *file;                 /* NULL: all of it came from options */
     bool check;                 /* validate only */
     bool foreground;

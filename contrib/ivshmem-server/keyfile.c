@@ -250,6 +250,34 @@ static bool set_stall_timeout(void *target, const char *what, const char *text,
     return true;
 }
 
+static bool set_control_socket(void *target, const char *what,
+                               const char *text, GError **errp)
+{
+    IvshmemConfig *config = target;
+    IvshmemClientConfig socket = { 0 };
+
+    if (!set_socket(&socket, what, text, errp)) {
+        return false;
+    }
+    g_free(config->control_path);
+    config->control_path = socket.socket.path;
+    return true;
+}
+
+static bool set_control_mode(void *target, const char *what, const char *text,
+                             GError **errp)
+{
+    return ivshmem_value_mode(what, text,
+                              &((IvshmemConfig *)target)->control.mode, errp);
+}
+
+static bool set_control_group(void *target, const char *what, const char *text,
+                              GError **errp)
+{
+    return ivshmem_value_group(what, text,
+                               &((IvshmemConfig *)target)->control.group, errp);
+}
+
 typedef struct Key {
     const char *name;
     KeySetter *set;
@@ -258,6 +286,9 @@ typedef struct Key {
 static const Key server_keys[] = {
     { "queue-limit", set_queue_limit },
     { "stall-timeout", set_stall_timeout },
+    { "control-socket", set_control_socket },
+    { "control-mode", set_control_mode },
+    { "control-group", set_control_group },
     { NULL },
 };
 

@@ -6,16 +6,20 @@
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <glib-unix.h>
 #include "config.h"
 #include "daemon.h"
+#include "handover.h"
 #include "log.h"
+#include "query.h"
 #include "server.h"
 
 typedef struct Program {
     IvshmemConfig *config;
     IvshmemServer *server;
     IvshmemPidFile *pid_file;
+    IvshmemHandover *handover;  /* while taking over */
     GMainLoop *loop;
 } Program;
 
@@ -54,6 +58,15 @@ static gboolean program_reload(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
+/* The successor has everything: nothing is to be removed or told. */
+static void G_GNUC_NORETURN program_handed_over(void *opaque)
+{
+    Program *program = opaque;
+
+    ivshmem_pid_file_free(program->pid_file);
+    exit(EXIT_SUCCESS);
+}
+
 static bool program_start(Program *program, GError **errp)
 {
     IvshmemConfig *config = program->config;
@@ -61,10 +74,26 @@ static bool program_start(Program *program, GError **errp)
     if (!config->foreground && !ivshmem_daemon_start(errp)) {
         return false;
     }
-    program->server = ivshmem_server_new(config, errp);
+    if (config->replace) {
+        GError *error = NULL;
+
+        program->handover = ivshmem_handover_take(config, &error);
+        if (error) {
+            g_propagate_error(errp, error);
+            return false;
+        }
+    }
+    program->server = ivshmem_server_new(config, program->handover, errp);
     if (!program->server) {
         return false;
     }
+    program->server->handed_over = program_handed_over;
+    program->server->handed_over_opaque = program;
+    if (program->handover &&
+        !ivshmem_handover_confirm(program->handover, errp)) {
+        return false;
+    }
+    g_clear_pointer(&program->handover, ivshmem_handover_free);
     if (config->pid_file) {
         program->pid_file = ivshmem_pid_file_new(config->pid_file, errp);
         if (!program->pid_file) {
@@ -112,6 +141,8 @@ int main(int argc, char **argv)
         g_print("%s: right, with %u regions\n", program.config->file,
                 program.config->regions->len);
         done = true;
+    } else if (program.config && program.config->query) {
+        done = ivshmem_query_run(program.config, &error);
     } else if (program.config) {
         ivshmem_log_init(IVSHMEM_LOG_STDERR, program.config->verbose);
         done = program_start(&program, &error);
@@ -119,9 +150,12 @@ int main(int argc, char **argv)
             program_run(&program);
         }
     }
-    program_clean_up(&program);
     if (error) {
         g_printerr("ivshmem-server: %s\n", error->message);
     }
+    if (program.handover) {
+        _exit(EXIT_FAILURE);    /* all of it is still the predecessor's */
+    }
+    program_clean_up(&program);
     return done ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -32,6 +32,12 @@ typedef struct Options {
     char *ready_fd;
     char *config;
     gboolean check_config;
+    gboolean replace;
+    gboolean status;
+    gboolean json;
+    gboolean metrics;
+    gboolean watch;
+    char *control;
 } Options;
 
 static void options_clear(Options *o)
@@ -50,6 +56,7 @@ static void options_clear(Options *o)
     g_free(o->stall_timeout);
     g_free(o->ready_fd);
     g_free(o->config);
+    g_free(o->control);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
@@ -97,6 +104,19 @@ static GOptionContext *options_context(Options *o)
           "Read regions and clients from FILE; SIGHUP reads it again", "FILE" },
         { "check-config", 0, 0, G_OPTION_ARG_NONE, &o->check_config,
           "Only say whether the configuration file is right", NULL },
+        { "replace", 0, 0, G_OPTION_ARG_NONE, &o->replace,
+          "Take over from the server that runs with the same sockets; its "
+          "clients do not notice", NULL },
+        { "status", 0, 0, G_OPTION_ARG_NONE, &o->status,
+          "Print what the server that runs with the same sockets does", NULL },
+        { "json", 0, 0, G_OPTION_ARG_NONE, &o->json,
+          "The same, as a JSON document", NULL },
+        { "metrics", 0, 0, G_OPTION_ARG_NONE, &o->metrics,
+          "The same, as text for Prometheus", NULL },
+        { "watch", 0, 0, G_OPTION_ARG_NONE, &o->watch,
+          "The same, every second", NULL },
+        { "control-socket", 0, 0, G_OPTION_ARG_FILENAME, &o->control,
+          "Socket for --status and --replace (that of -S with .ctl)", "PATH" },
         { "version", 0, 0, G_OPTION_ARG_NONE, &o->version,
           "Print the version", NULL },
         { NULL },
@@ -199,6 +219,23 @@ static bool options_process(const Options *o, IvshmemConfig *config,
 
     config->foreground = o->foreground;
     config->verbose = o->verbose;
+    config->replace = o->replace;
+    config->watch = o->watch;
+    if (o->metrics) {
+        config->query = IVSHMEM_QUERY_METRICS;
+    } else if (o->json) {
+        config->query = IVSHMEM_QUERY_JSON;
+    } else if (o->status || o->watch) {
+        config->query = IVSHMEM_QUERY_TEXT;
+    }
+    if (o->control) {
+        g_free(config->control_path);
+        config->control_path = ivshmem_value_socket_path("--control-socket",
+                                                         o->control, errp);
+        if (!config->control_path) {
+            return false;
+        }
+    }
     if (!pid_file && !config->foreground) {
         pid_file = IVSHMEM_DEFAULT_PID_FILE;
     }

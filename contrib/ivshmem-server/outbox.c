@@ -70,6 +70,7 @@ static bool outbox_check_backlog(IvshmemClient *client)
     if (backlog <= limit) {
         return false;
     }
+    client->region->server->counters.slow++;
     ivshmem_client_drop(client, "does not read: %" G_GUINT64_FORMAT
                         " messages behind, and the limit (--queue-limit) is %"
                         G_GUINT64_FORMAT, backlog, limit);
@@ -124,6 +125,7 @@ static gboolean outbox_stalled(gpointer opaque)
             outbox_move(client, NULL);  /* what it missed was taken back */
             continue;
         }
+        server->counters.slow++;
         ivshmem_client_drop(client, "has not read for %" G_GUINT64_FORMAT
                             " s (--stall-timeout), with messages waiting",
                             server->config->stall_timeout_ms / 1000);

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include "client.h"
+#include "handover.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
 #include "log.h"
@@ -71,11 +72,6 @@ unsigned ivshmem_door_vectors(const IvshmemDoor *door)
                                  : door->region_config->vectors;
 }
 
-const char *ivshmem_door_name(const IvshmemDoor *door)
-{
-    return door->config->name ? door->config->name : "";
-}
-
 static void door_reserve(IvshmemDoor *door, bool reserved)
 {
     if (door->config->id != IVSHMEM_ID_ANY) {
@@ -105,7 +101,9 @@ static IvshmemDoor *door_open(IvshmemRegion *region,
     door->region_config = ivshmem_region_config_ref(region_config);
     door->config = config;
     door->listener.fd = -1;
-    if (!ivshmem_listener_open(&door->listener, &config->socket, errp)) {
+    if (!ivshmem_handover_listener(region->server->handover,
+                                   config->socket.path, &door->listener) &&
+        !ivshmem_listener_open(&door->listener, &config->socket, errp)) {
         ivshmem_region_config_unref(door->region_config);
         g_free(door);
         return NULL;
@@ -199,14 +197,19 @@ static gboolean region_check_remembered(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-static void region_remember(IvshmemRegion *region)
+static void region_open_state(IvshmemRegion *region)
 {
     const IvshmemDoor *door = g_ptr_array_index(region->doors, 0);
     g_autofree char *path = g_strconcat(door->listener.path, ".state", NULL);
-    unsigned left;
 
     region->state = ivshmem_state_open(path);
-    left = ivshmem_state_each(region->state, region_reserve_remembered, region);
+}
+
+static void region_remember(IvshmemRegion *region)
+{
+    unsigned left = ivshmem_state_each(region->state,
+                                       region_reserve_remembered, region);
+
     if (left) {
         ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: %u clients of a server "
                     "that crashed may come back", region->config->name, left);
@@ -242,12 +245,35 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
     return memory;
 }
 
+/* From a predecessor that is about to end. */
+static bool region_take_over(IvshmemRegion *region, GError **errp)
+{
+    IvshmemHandover *handover = region->server->handover;
+
+    region->registry = ivshmem_handover_registry(handover, region->config,
+                                                 errp);
+    if (!region->registry || !region_open_doors(region, errp)) {
+        return false;
+    }
+    region_open_state(region);
+    ivshmem_state_forget(region->state);
+    region->memory = ivshmem_handover_memory(handover, region->config, errp);
+    if (!region->memory ||
+        !ivshmem_handover_clients(handover, region, errp)) {
+        return false;
+    }
+    ivshmem_region_set_changed(region);
+    return region_start(region, errp);
+}
+
 static bool region_open(IvshmemRegion *region, GError **errp)
 {
+    region->registry = ivshmem_registry_new(region->config->first_id);
     /* The sockets first: who cannot have them must not touch the memory. */
     if (!region_open_doors(region, errp)) {
         return false;
     }
+    region_open_state(region);
     region_remember(region);
     region->memory = region_find_memory(region);
     if (!region->memory) {
@@ -260,13 +286,17 @@ IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
                                   IvshmemRegionConfig *config, GError **errp)
 {
     IvshmemRegion *region = g_new0(IvshmemRegion, 1);
+    bool ok;
 
     region->server = server;
     region->config = ivshmem_region_config_ref(config);
-    region->registry = ivshmem_registry_new(config->first_id);
     region->doors = g_ptr_array_new_with_free_func((GDestroyNotify)door_free);
-    if (!region_open(region, errp)) {
+    ok = ivshmem_handover_has_region(server->handover, config->name)
+        ? region_take_over(region, errp) : region_open(region, errp);
+    if (!ok && !server->handover) {
         ivshmem_region_free(region, true);
+    }
+    if (!ok) {
         return NULL;
     }
     return region;

@@ -37,7 +37,10 @@ struct IvshmemDoor {
     unsigned pause_timer;       /* not accepting until it fires */
 };
 
-/* Opens sockets and memory of @config, or nothing. */
+/*
+ * Opens sockets and memory of @config, or nothing; but while server->handover
+ * is set, a failure leaves things as they are, see ivshmem_server_new().
+ */
 IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
                                   IvshmemRegionConfig *config, GError **errp);
 
@@ -59,9 +62,6 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove);
 
 /* Vectors of a client that comes in by @door. */
 unsigned ivshmem_door_vectors(const IvshmemDoor *door);
-
-/* "client camera", or "" for the region's own socket; for people. */
-const char *ivshmem_door_name(const IvshmemDoor *door);
 
 /* Whether @id belongs to a door of its own. */
 bool ivshmem_region_id_is_fixed(const IvshmemRegion *region, uint16_t id);

@@ -8,6 +8,8 @@
  */
 #include <string.h>
 #include "client.h"
+#include "control.h"
+#include "handover.h"
 #include "quota.h"
 #include "log.h"
 #include "outbox.h"
@@ -70,11 +72,25 @@ static bool server_open_regions(IvshmemServer *server, GError **errp)
     return true;
 }
 
-IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp)
+static bool server_open_control(IvshmemServer *server, GError **errp)
+{
+    g_autofree char *path = ivshmem_control_path(server->config);
+    IvshmemListener listener = { .fd = -1 };
+    bool handed = ivshmem_handover_listener(server->handover, path, &listener);
+
+    server->control = ivshmem_control_new(server, handed ? &listener : NULL,
+                                          errp);
+    return server->control;
+}
+
+IvshmemServer *ivshmem_server_new(const IvshmemConfig *config,
+                                  IvshmemHandover *handover, GError **errp)
 {
     IvshmemServer *server = g_new0(IvshmemServer, 1);
 
     server->config = config;
+    server->handover = handover;
+    server->start_time = g_get_real_time() / G_USEC_PER_SEC;
     server->regions = g_ptr_array_new();
     server->gone = g_ptr_array_new_with_free_func(
         (GDestroyNotify)ivshmem_client_free);
@@ -84,10 +100,14 @@ IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp)
     server->fd_limit = ivshmem_quota_raise();
     server->window = ivshmem_quota_window(server->fd_limit);
     server->loop = ivshmem_loop_new(server_turn_end, server, errp);
-    if (!server->loop || !server_open_regions(server, errp)) {
-        ivshmem_server_free(server);
+    if (!server->loop || !server_open_regions(server, errp) ||
+        !server_open_control(server, errp)) {
+        if (!handover) {
+            ivshmem_server_free(server);
+        }
         return NULL;
     }
+    server->handover = NULL;
     return server;
 }
 
@@ -96,6 +116,7 @@ void ivshmem_server_free(IvshmemServer *server)
     if (!server) {
         return;
     }
+    ivshmem_control_free(server->control);
     g_ptr_array_unref(server->gone);
     for (unsigned i = 0; i < server->regions->len; i++) {
         ivshmem_region_free(g_ptr_array_index(server->regions, i), true);

@@ -9,16 +9,31 @@
 #include "config.h"
 #include "loop.h"
 
+/* Why somebody was turned away. */
+typedef enum IvshmemRefusal {
+    IVSHMEM_REFUSED_DESCRIPTORS,
+    IVSHMEM_REFUSED_USER,
+    IVSHMEM_REFUSED_ID,
+    IVSHMEM_REFUSED_READ_ONLY,
+    IVSHMEM_REFUSED_GONE,       /* before it was taken in */
+    IVSHMEM_REFUSED_OTHER,
+    IVSHMEM_REFUSALS,
+} IvshmemRefusal;
+
 /* Everything that was counted since the start. */
 typedef struct IvshmemCounters {
     uint64_t joins;
     uint64_t leaves;
-    uint64_t refused;
+    uint64_t refused[IVSHMEM_REFUSALS];
     uint64_t dropped;           /* disconnected by us */
+    uint64_t slow;              /* for being too slow */
     uint64_t frames;
     uint64_t descriptors;
     uint64_t waits;             /* the system had no room for a message */
 } IvshmemCounters;
+
+typedef struct IvshmemControl IvshmemControl;
+typedef struct IvshmemHandover IvshmemHandover;
 
 typedef struct IvshmemServer {
     const IvshmemConfig *config;    /* borrowed */
@@ -40,11 +55,22 @@ typedef struct IvshmemServer {
     unsigned retry_timer;
     unsigned stall_timer;
 
+    IvshmemControl *control;
+    IvshmemHandover *handover;  /* at start: where to take over from */
+    void (*handed_over)(void *opaque);  /* ends the program */
+    void *handed_over_opaque;
+    gint64 start_time;          /* seconds since 1970 */
+
     GPtrArray *gone;            /* clients to be freed when the turn ends */
 } IvshmemServer;
 
-/* Opens everything that @config (borrowed) names, or nothing. */
-IvshmemServer *ivshmem_server_new(const IvshmemConfig *config, GError **errp);
+/*
+ * Opens everything that @config (borrowed) names, or nothing.  What @handover
+ * (borrowed, may be NULL) has is taken from there; then a failure must end the
+ * program without further ado, as the paths are still the predecessor's.
+ */
+IvshmemServer *ivshmem_server_new(const IvshmemConfig *config,
+                                  IvshmemHandover *handover, GError **errp);
 
 /* Disconnects all, and removes what was made.  NULL is fine. */
 void ivshmem_server_free(IvshmemServer *server);

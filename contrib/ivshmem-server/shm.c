@@ -355,6 +355,52 @@ void ivshmem_memory_close(IvshmemMemory *memory, bool remove)
     g_free(memory);
 }
 
+#define MEMORY_TYPE "(iitmsmssbbb)"
+
+GVariant *ivshmem_memory_save(const IvshmemMemory *memory, GArray *fds)
+{
+    g_array_append_val(fds, memory->fd);
+    if (memory->read_only >= 0) {
+        g_array_append_val(fds, memory->read_only);
+    }
+    return g_variant_new(MEMORY_TYPE, memory->fd, memory->read_only,
+                         memory->size, memory->shm_name, memory->path,
+                         memory->description, (gboolean)memory->made,
+                         (gboolean)memory->sealed, (gboolean)memory->immutable);
+}
+
+IvshmemMemory *ivshmem_memory_restore(GVariant *saved,
+                                      int (*fd_of)(int saved, void *opaque),
+                                      void *opaque)
+{
+    IvshmemMemory *memory;
+    gboolean made, sealed, immutable;
+
+    if (!g_variant_is_of_type(saved, G_VARIANT_TYPE(MEMORY_TYPE))) {
+        return NULL;
+    }
+    memory = g_new0(IvshmemMemory, 1);
+    g_variant_get(saved, MEMORY_TYPE, &memory->fd, &memory->read_only,
+                  &memory->size, &memory->shm_name, &memory->path,
+                  &memory->description, &made, &sealed, &immutable);
+    memory->fd = fd_of(memory->fd, opaque);
+    memory->read_only = memory->read_only < 0 ? -1 : fd_of(memory->read_only,
+                                                           opaque);
+    memory->made = made;
+    memory->sealed = sealed;
+    memory->immutable = immutable;
+    memory->found = true;
+    memory->lock = -1;
+    if (memory->shm_name || memory->path) {
+        memory_lock(memory);
+    }
+    if (memory->fd < 0) {
+        ivshmem_memory_close(memory, false);
+        return NULL;
+    }
+    return memory;
+}
+
 int ivshmem_memory_fd(const IvshmemMemory *memory)
 {
     return memory->fd;

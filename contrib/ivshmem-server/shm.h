@@ -30,6 +30,15 @@ IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
  */
 void ivshmem_memory_close(IvshmemMemory *memory, bool remove);
 
+/*
+ * For another process, with the descriptors' numbers appended to @fds (of int),
+ * which stay ours; and there, with what @fd_of gives for each number.
+ */
+GVariant *ivshmem_memory_save(const IvshmemMemory *memory, GArray *fds);
+IvshmemMemory *ivshmem_memory_restore(GVariant *saved,
+                                      int (*fd_of)(int saved, void *opaque),
+                                      void *opaque);
+
 /* Borrowed: for reading and writing. */
 int ivshmem_memory_fd(const IvshmemMemory *memory);
 

@@ -135,6 +135,11 @@ void ivshmem_state_close(IvshmemState *state, bool remove)
     g_free(state);
 }
 
+void ivshmem_state_forget(IvshmemState *state)
+{
+    g_array_set_size(state->clients, 0);
+}
+
 int ivshmem_state_recall(IvshmemState *state, IvshmemProcess process)
 {
     for (unsigned i = 0; process.pid && i < state->clients->len; i++) {

@@ -44,10 +44,15 @@ unsigned ivshmem_state_each(IvshmemState *state,
                             void (*func)(uint16_t id, bool alive, void *opaque),
                             void *opaque);
 
-/* The memory that the dead server's clients may still have, as an open file
- * that the caller owns, or -1.  *@lost: some client has it but will not part
- * with it. */
+/*
+ * The memory that the dead server's clients may still have, as an open file
+ * that the caller owns, or -1.  *@lost: some client has it, but we may not take
+ * it.
+ */
 int ivshmem_state_find_memory(const IvshmemState *state, bool *lost);
+
+/* Nobody has to come back. */
+void ivshmem_state_forget(IvshmemState *state);
 
 /* Write: begin, one add for each client, end. */
 void ivshmem_state_begin(IvshmemState *state, int memory_fd);

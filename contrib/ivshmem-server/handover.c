@@ -1,0 +1,460 @@
+/*
+ * Handing over: the document that describes everything, and the descriptors.
+ *
+ * Not responsible for who may ask for it (control.c).
+ *
+ * On the wire: frames as in the ivshmem protocol.  The first has the number of
+ * those that follow and a descriptor of the document, a serialized GVariant;
+ * the others a descriptor each, with the number by which the document calls it.
+ * The successor answers with one byte, and then sees the end.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "client.h"
+#include "control.h"
+#include "handover.h"
+#include "ivshmem-fd.h"
+#include "ivshmem-io.h"
+#include "ivshmem-registry-state.h"
+#include "log.h"
+
+/* path, descriptor, device and inode of the file */
+#define LISTENER_TYPE "(sitt)"
+/* id, socket, pid and its start time, user, read-only, name, since */
+#define CLIENT_TYPE "(qiitubsx)"
+/* name, memory, registry, clients */
+#define REGION_TYPE "(svva" CLIENT_TYPE ")"
+#define DOCUMENT_TYPE "(a" LISTENER_TYPE "a" REGION_TYPE ")"
+
+/* A document of 64 Ki clients with 2 Ki vectors is smaller. */
+#define DOCUMENT_MAX (1024 * 1024 * 1024)
+
+/* Giving */
+
+static void give_listener(GVariantBuilder *listeners, GArray *fds,
+                          const IvshmemListener *listener)
+{
+    g_array_append_val(fds, listener->fd);
+    g_variant_builder_add(listeners, LISTENER_TYPE, listener->path,
+                          listener->fd, (guint64)listener->dev,
+                          (guint64)listener->ino);
+}
+
+static GVariant *give_clients(const IvshmemRegion *region, GArray *fds)
+{
+    IvshmemMember *member = NULL;
+    GVariantBuilder clients;
+
+    g_variant_builder_init(&clients, G_VARIANT_TYPE("a" CLIENT_TYPE));
+    while ((member = ivshmem_registry_next(region->registry, member))) {
+        const IvshmemClient *client = ivshmem_member_opaque(member);
+
+        g_array_append_val(fds, client->watch.fd);
+        for (unsigned v = 0; v < ivshmem_member_vectors(member); v++) {
+            int fd = ivshmem_member_vector_fd(member, v);
+
+            g_array_append_val(fds, fd);
+        }
+        g_variant_builder_add(&clients, CLIENT_TYPE, ivshmem_member_id(member),
+                              client->watch.fd, (gint32)client->pid,
+                              client->process.start, (guint32)client->uid,
+                              (gboolean)client->read_only,
+                              client->name ? client->name : "",
+                              client->since);
+    }
+    return g_variant_builder_end(&clients);
+}
+
+static GVariant *give_region(IvshmemRegion *region, GArray *fds)
+{
+    GVariant *memory = ivshmem_memory_save(region->memory, fds);
+
+    ivshmem_region_reap(region);
+    return g_variant_new("(svv@a" CLIENT_TYPE ")", region->config->name, memory,
+                         ivshmem_registry_save(region->registry),
+                         give_clients(region, fds));
+}
+
+static GVariant *give_document(IvshmemServer *server, GArray *fds)
+{
+    GVariantBuilder listeners, regions;
+
+    g_variant_builder_init(&listeners, G_VARIANT_TYPE("a" LISTENER_TYPE));
+    g_variant_builder_init(&regions, G_VARIANT_TYPE("a" REGION_TYPE));
+    give_listener(&listeners, fds, ivshmem_control_listener(server->control));
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        for (unsigned d = 0; d < region->doors->len; d++) {
+            const IvshmemDoor *door = g_ptr_array_index(region->doors, d);
+
+            give_listener(&listeners, fds, &door->listener);
+        }
+        g_variant_builder_add_value(&regions, give_region(region, fds));
+    }
+    return g_variant_ref_sink(g_variant_new(DOCUMENT_TYPE, &listeners,
+                                            &regions));
+}
+
+static int give_file(GVariant *document)
+{
+    IVSHMEM_FD_AUTO int fd = memfd_create("ivshmem-handover", MFD_CLOEXEC);
+    const char *data = g_variant_get_data(document);
+    size_t left = g_variant_get_size(document);
+
+    while (fd >= 0 && left > 0) {
+        ssize_t n = write(fd, data, left);
+
+        if (n <= 0) {
+            return -1;
+        }
+        data += n;
+        left -= (size_t)n;
+    }
+    return ivshmem_fd_steal(&fd);
+}
+
+/* Others wait meanwhile: it is a matter of milliseconds. */
+static bool give_frames(int sock, const IvshmemFrame *frames, size_t n)
+{
+    while (n > 0) {
+        ssize_t sent = ivshmem_io_send(sock, frames, n);
+
+        if (sent == -EAGAIN && ivshmem_control_wait(sock, POLLOUT)) {
+            continue;
+        }
+        if (sent < 0) {
+            return false;
+        }
+        frames += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+static bool give_all(IvshmemServer *server, int sock)
+{
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GVariant) document = give_document(server, fds);
+    IVSHMEM_FD_AUTO int file = give_file(document);
+    g_autofree IvshmemFrame *frames = g_new(IvshmemFrame, fds->len + 1);
+
+    frames[0] = (IvshmemFrame) { fds->len, file };
+    for (unsigned i = 0; i < fds->len; i++) {
+        int fd = g_array_index(fds, int, i);
+
+        frames[i + 1] = (IvshmemFrame) { fd, fd };
+    }
+    return file >= 0 && give_frames(sock, frames, fds->len + 1);
+}
+
+void ivshmem_handover_give(IvshmemServer *server, int sock)
+{
+    char byte;
+
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "handing over to a successor");
+    if (give_all(server, sock) && ivshmem_control_wait(sock, POLLIN) &&
+        read(sock, &byte, 1) == 1) {
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "handed over");
+        server->handed_over(server->handed_over_opaque);
+    }
+    ivshmem_log(G_LOG_LEVEL_WARNING, "the successor did not confirm; "
+                "going on as before");
+}
+
+/* Taking */
+
+struct IvshmemHandover {
+    int sock;
+    GVariant *document;
+    GHashTable *fds;            /* number in the document -> descriptor */
+};
+
+static void take_close(gpointer value)
+{
+    int fd = GPOINTER_TO_INT(value);
+
+    ivshmem_fd_close(&fd);
+}
+
+/* Each descriptor is given away once; -1 for one that is not there. */
+static int take_fd(int saved, void *opaque)
+{
+    IvshmemHandover *handover = opaque;
+    gpointer value = GINT_TO_POINTER(-1);
+
+    g_hash_table_steal_extended(handover->fds, GINT_TO_POINTER(saved), NULL,
+                                &value);
+    return GPOINTER_TO_INT(value);
+}
+
+/* Returns 1 with a frame, or 0 at the end and on any error. */
+static int take_frame(int sock, IvshmemFrame *frame)
+{
+    IvshmemFramer framer;
+    int ret = 0;
+
+    ivshmem_framer_init(&framer);
+    while (ret == 0) {
+        uint8_t bytes[IVSHMEM_FRAME_SIZE];
+        int fd = -1;
+        ssize_t n = ivshmem_io_recv(sock, bytes, ivshmem_framer_want(&framer),
+                                    &fd);
+
+        if (n == -EAGAIN && ivshmem_control_wait(sock, POLLIN)) {
+            continue;
+        }
+        ret = n > 0 ? ivshmem_framer_push(&framer, bytes, (size_t)n, fd, frame)
+                    : -1;
+        if (ret < 0) {
+            ivshmem_fd_close(&fd);
+        }
+    }
+    if (ret < 0) {
+        int left = ivshmem_framer_reset(&framer);
+
+        ivshmem_fd_close(&left);
+    }
+    return ret > 0;
+}
+
+static GVariant *take_document(int fd)
+{
+    struct stat st;
+    g_autofree char *data = NULL;
+    GVariant *document;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > DOCUMENT_MAX) {
+        return NULL;
+    }
+    data = g_malloc((gsize)st.st_size + 1);
+    if (pread(fd, data, (size_t)st.st_size, 0) != st.st_size) {
+        return NULL;
+    }
+    document = g_variant_ref_sink(g_variant_new_from_data(
+        G_VARIANT_TYPE(DOCUMENT_TYPE), data, (gsize)st.st_size, FALSE, g_free,
+        data));
+    data = NULL;
+    return document;
+}
+
+static bool take_all(IvshmemHandover *handover)
+{
+    IvshmemFrame frame;
+    int64_t count;
+
+    if (!take_frame(handover->sock, &frame)) {
+        return false;
+    }
+    handover->document = take_document(frame.fd);
+    ivshmem_fd_close(&frame.fd);
+    for (count = frame.value; count > 0; count--) {
+        if (!take_frame(handover->sock, &frame)) {
+            return false;
+        }
+        g_hash_table_insert(handover->fds, GINT_TO_POINTER((int)frame.value),
+                            GINT_TO_POINTER(frame.fd));
+    }
+    return handover->document;
+}
+
+/* What is handed over must have a place in the configuration. */
+static bool take_check(const IvshmemHandover *handover,
+                       const IvshmemConfig *config, GError **errp)
+{
+    g_autoptr(GVariant) regions =
+        g_variant_get_child_value(handover->document, 1);
+
+    for (gsize i = 0; i < g_variant_n_children(regions); i++) {
+        const char *name;
+
+        g_variant_get_child(regions, i, "(&svv@a" CLIENT_TYPE ")", &name, NULL,
+                            NULL, NULL);
+        if (!ivshmem_config_find(config, name)) {
+            ivshmem_error(errp, "the server that runs has a region %s, which "
+                          "is not in the configuration; it goes on", name);
+            return false;
+        }
+    }
+    return true;
+}
+
+IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
+                                       GError **errp)
+{
+    IvshmemHandover *handover;
+    int sock = ivshmem_control_ask(config, IVSHMEM_CONTROL_REPLACE);
+
+    if (sock == -ENOENT || sock == -ECONNREFUSED) {
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "there is no server to replace");
+        return NULL;
+    }
+    if (sock < 0) {
+        ivshmem_error(errp, "cannot reach the server to be replaced: %s",
+                      ivshmem_strerror(sock));
+        return NULL;
+    }
+    handover = g_new0(IvshmemHandover, 1);
+    handover->sock = sock;
+    handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
+    if (!take_all(handover)) {
+        ivshmem_error(errp, "the server to be replaced did not hand over; its "
+                      "log says why, and it goes on");
+    } else if (take_check(handover, config, errp)) {
+        return handover;
+    }
+    ivshmem_handover_free(handover);
+    return NULL;
+}
+
+void ivshmem_handover_free(IvshmemHandover *handover)
+{
+    if (!handover) {
+        return;
+    }
+    ivshmem_fd_close(&handover->sock);
+    g_clear_pointer(&handover->document, g_variant_unref);
+    g_hash_table_unref(handover->fds);
+    g_free(handover);
+}
+
+/* The region's part of the document: memory, registry, clients. */
+static bool take_region(const IvshmemHandover *handover, const char *name,
+                        GVariant **memory, GVariant **registry,
+                        GVariant **clients)
+{
+    g_autoptr(GVariant) regions = NULL;
+
+    if (!handover) {
+        return false;
+    }
+    regions = g_variant_get_child_value(handover->document, 1);
+    for (gsize i = 0; i < g_variant_n_children(regions); i++) {
+        g_autoptr(GVariant) region = g_variant_get_child_value(regions, i);
+        const char *other;
+
+        g_variant_get_child(region, 0, "&s", &other);
+        if (g_strcmp0(other, name) == 0) {
+            g_variant_get(region, "(&svv@a" CLIENT_TYPE ")", NULL, memory,
+                          registry, clients);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool ivshmem_handover_has_region(const IvshmemHandover *handover,
+                                 const char *region)
+{
+    return take_region(handover, region, NULL, NULL, NULL);
+}
+
+IvshmemRegistry *ivshmem_handover_registry(IvshmemHandover *handover,
+                                           const IvshmemRegionConfig *config,
+                                           GError **errp)
+{
+    g_autoptr(GVariant) saved = NULL;
+    IvshmemRegistry *registry = NULL;
+
+    if (take_region(handover, config->name, NULL, &saved, NULL)) {
+        registry = ivshmem_registry_restore(saved, config->first_id, take_fd,
+                                            handover);
+    }
+    if (!registry) {
+        ivshmem_error(errp, "region %s was not handed over as it should be",
+                      config->name);
+    }
+    return registry;
+}
+
+IvshmemMemory *ivshmem_handover_memory(IvshmemHandover *handover,
+                                       const IvshmemRegionConfig *config,
+                                       GError **errp)
+{
+    g_autoptr(GVariant) saved = NULL;
+    IvshmemMemory *memory = NULL;
+
+    if (take_region(handover, config->name, &saved, NULL, NULL)) {
+        memory = ivshmem_memory_restore(saved, take_fd, handover);
+    }
+    if (!memory || (ivshmem_memory_size(memory) != config->memory.size &&
+                    config->memory.kind != IVSHMEM_MEMORY_HUGETLB &&
+                    config->memory.kind != IVSHMEM_MEMORY_DIR)) {
+        ivshmem_error(errp, "region %s: the server that runs has memory of "
+                      "another size; it goes on", config->name);
+        ivshmem_memory_close(memory, false);
+        return NULL;
+    }
+    return memory;
+}
+
+bool ivshmem_handover_clients(IvshmemHandover *handover, IvshmemRegion *region,
+                              GError **errp)
+{
+    g_autoptr(GVariant) clients = NULL;
+    IvshmemClientHanded c;
+    GVariantIter iter;
+    gboolean read_only;
+    int sock;
+
+    take_region(handover, region->config->name, NULL, NULL, &clients);
+    g_variant_iter_init(&iter, clients);
+    while (g_variant_iter_next(&iter, "(qiitub&sx)", &c.id, &sock, &c.pid,
+                               &c.start, &c.uid, &read_only, &c.name,
+                               &c.since)) {
+        c.read_only = read_only;
+        c.sock = take_fd(sock, handover);
+        if (!ivshmem_client_resume(region, &c)) {
+            ivshmem_error(errp, "region %s: client %u was not handed over as "
+                          "it should be", region->config->name, c.id);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool ivshmem_handover_listener(IvshmemHandover *handover, const char *path,
+                               IvshmemListener *listener)
+{
+    g_autoptr(GVariant) listeners = NULL;
+    const char *other;
+    guint64 dev, ino;
+    GVariantIter iter;
+    int fd;
+
+    if (!handover) {
+        return false;
+    }
+    listeners = g_variant_get_child_value(handover->document, 0);
+    g_variant_iter_init(&iter, listeners);
+    while (g_variant_iter_next(&iter, "(&sitt)", &other, &fd, &dev, &ino)) {
+        if (g_strcmp0(other, path) == 0) {
+            *listener = (IvshmemListener) {
+                .fd = take_fd(fd, handover), .path = g_strdup(path),
+                .dev = (dev_t)dev, .ino = (ino_t)ino,
+            };
+            return listener->fd >= 0;
+        }
+    }
+    return false;
+}
+
+bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
+{
+    char byte = 0;
+    bool ok = send(handover->sock, &byte, 1, MSG_NOSIGNAL) == 1 &&
+        ivshmem_control_wait(handover->sock, POLLIN) &&
+        read(handover->sock, &byte, 1) <= 0;
+
+    if (!ok) {
+        ivshmem_error(errp, "the server to be replaced does not end");
+    }
+    return ok;
+}
