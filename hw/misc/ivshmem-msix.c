@@ -281,7 +281,7 @@ static void retired_rung(EventNotifier *notifier)
     MsixRetired *old = container_of(notifier, MsixRetired, notifier);
 
     if (notifier_rung(notifier)) {
-        ivshmem_io_ring(event_notifier_get_fd(&old->vector->notifier));
+        ivshmem_io_ring_nowait(event_notifier_get_fd(&old->vector->notifier));
     }
 }
 

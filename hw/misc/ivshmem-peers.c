@@ -22,8 +22,8 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "hw/misc/ivshmem.h"
-#include "ivshmem-io.h"
 #include "ivshmem-peers.h"
+#include "ivshmem-ring.h"
 #include "trace.h"
 
 /* A few hundred peers arrive in this time; nobody notices it otherwise. */
@@ -250,7 +250,7 @@ static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
 
 static void peer_vector_ring(IvshmemPeers *peers, PeerVector *v)
 {
-    ivshmem_io_ring(event_notifier_get_fd(&v->notifier));
+    ivshmem_ring_eventfd(event_notifier_get_fd(&v->notifier));
     if (peers->doorbell &&
         qatomic_cmpxchg(&v->state, VECTOR_IDLE, VECTOR_RUNG) == VECTOR_IDLE) {
         QSLIST_INSERT_HEAD_ATOMIC(&peers->rung, v, rung);

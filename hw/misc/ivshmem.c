@@ -190,7 +190,10 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                      PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |
                      PCI_BASE_ADDRESS_MEM_TYPE_64, memory);
-    vmstate_register_ram(memory, DEVICE(s));
+    /* An incoming migration would die of writing to what is read-only. */
+    if (!memory_region_is_rom(memory)) {
+        vmstate_register_ram(memory, DEVICE(s));
+    }
     s->memory = memory;
     if (!ivshmem_memory_is_sealed(memory_region_get_fd(memory))) {
         trace_ivshmem_memory_unsealed(pci->name);

@@ -237,21 +237,27 @@ int ivshmem_io_eventfd(void)
     return fd < 0 ? -errno : fd;
 }
 
-/* Only a write to a full counter can wait; it has no RWF_NOWAIT. */
 int ivshmem_io_ring(int eventfd)
 {
     const uint64_t one = 1;
-    int flags = fcntl(eventfd, F_GETFL);
     ssize_t ret;
+
+    do {
+        ret = write(eventfd, &one, sizeof(one));
+    } while (ret < 0 && errno == EINTR);
+    return ret < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+/* Only a write to a full counter can wait; it has no RWF_NOWAIT. */
+int ivshmem_io_ring_nowait(int eventfd)
+{
+    int flags = fcntl(eventfd, F_GETFL);
 
     if (flags < 0 || (!(flags & O_NONBLOCK) &&
                       fcntl(eventfd, F_SETFL, flags | O_NONBLOCK) < 0)) {
         return -errno;
     }
-    do {
-        ret = write(eventfd, &one, sizeof(one));
-    } while (ret < 0 && errno == EINTR);
-    return ret < 0 && errno != EAGAIN ? -errno : 0;
+    return ivshmem_io_ring(eventfd);
 }
 
 /*

@@ -63,10 +63,19 @@ int ivshmem_io_eventfd(void);
 
 /*
  * Ring: add 1 to the eventfd.  A counter that is full is rung already, which
- * is success.  Makes the eventfd non-blocking if another holder undid that, so
- * that nobody can make those who ring it wait.
+ * is success.  Waits if it is full and another holder has made it blocking:
+ * for those who can deal with that (IVSHMEM_IO_FULL).
  */
 int ivshmem_io_ring(int eventfd);
+
+/*
+ * The same, but makes the eventfd non-blocking first if it is not, at the price
+ * of one more system call.
+ */
+int ivshmem_io_ring_nowait(int eventfd);
+
+/* What an eventfd counts to. */
+#define IVSHMEM_IO_FULL (UINT64_MAX - 1)
 
 /*
  * Take the rings off an eventfd.  Returns 0 with their number in @count (may

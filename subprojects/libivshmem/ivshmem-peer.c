@@ -612,7 +612,7 @@ int ivshmem_peer_ring(IvshmemPeer *peer, uint16_t id, uint32_t vector)
     g_rw_lock_reader_lock(&peer->lock);
     fd = ret = ivshmem_peer_ring_fd(peer, id, vector);
     if (fd >= 0) {
-        ret = ivshmem_io_ring(fd);
+        ret = ivshmem_io_ring_nowait(fd);
     }
     g_rw_lock_reader_unlock(&peer->lock);
     return ret;
