@@ -29,7 +29,7 @@
 #include "ivshmem-registry.h"
 
 #define ABSORB_REGION (1024 * 1024)
-#define ABSORB_TIMEOUT_MS 20000
+#define ABSORB_TIMEOUT_MS 50000
 
 typedef struct Absorb {
     char *dir;

@@ -15,7 +15,7 @@ from figures import Taken
 
 START, ABSORB = "Start-up and hot-plug", "Many peers at one device"
 PEERS_AT_START = 15
-ABSORB_SECONDS = 60
+ABSORB_SECONDS = 150
 # What absorb and QEMU need beside an eventfd for each vector of each peer.
 OTHER_DESCRIPTORS = 64
 # With fewer, what each needs is lost in what QEMU happens to allocate meanwhile.
@@ -114,7 +114,7 @@ def absorb(accel, peers, vectors):
                               ("longest_qmp_ms", "longest QMP answer meanwhile")):
                 curve = None
                 if key == "main_loop_ms":
-                    curve = "main loop CPU, %s, ms" % word
+                    curve = "main loop CPU while %s, ms" % word
                 yield Taken("absorb/%s/%s/%s" % (case, how, key), ABSORB,
                             "%s peers x vectors %s: %s" % (case, word.split()[1], name), "ms",
                             [result[how][key]], x=peers * vectors, curve=curve)

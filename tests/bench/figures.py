@@ -17,7 +17,7 @@ from typing import NamedTuple, Optional, Sequence
 
 MAX_KEPT = 4000             # samples of a side that bench.json keeps for the histogram
 LEAST_DIFFERENCE = 0.03     # below that no difference is claimed, however small the noise
-FAILURES = (AssertionError, OSError, subprocess.SubprocessError, ValueError, KeyError)
+FAILURES = (AssertionError, OSError, subprocess.SubprocessError, ValueError, LookupError)
 
 
 class Side(NamedTuple):

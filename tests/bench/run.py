@@ -43,18 +43,17 @@ class Scale(NamedTuple):
     join_vectors: tuple
     join_frames: float
     join_rounds: int
-    join_seconds: int
     linux_rounds: int
     linux_seconds: int
 
 
 FULL = Scale(rounds=7, trips=3000, rings=20000, cpus=(1, 2, 4), flood_ms=1000,
              absorb=((256, 1, 7), (900, 1, 7), (4000, 1, 5), (1100, 4, 5), (15000, 1, 3)),
-             join_clients=(16, 64, 250, 500, 1000, 2000), join_vectors=(1, 8, 64),
-             join_frames=4.1e6, join_rounds=3, join_seconds=300, linux_rounds=3, linux_seconds=120)
+             join_clients=(16, 64, 250, 500, 1000), join_vectors=(1, 8), join_frames=1e6,
+             join_rounds=3, linux_rounds=3, linux_seconds=120)
 QUICK = Scale(rounds=1, trips=200, rings=2000, cpus=(1, 2), flood_ms=200, absorb=((256, 1, 1),),
               join_clients=(16, 64), join_vectors=(1,), join_frames=1e6, join_rounds=1,
-              join_seconds=60, linux_rounds=0, linux_seconds=60)
+              linux_rounds=1, linux_seconds=60)
 
 
 def arguments():
@@ -134,13 +133,12 @@ def measure(book, scale, wanted, options):
     doorbells(book, scale, wanted, options.quick)
     devices(book, scale, wanted)
     if "join" in wanted:
-        try:
-            joining.run(book, scale, options.peer_server)
-        except unittest.SkipTest as reason:
-            book.skip("join", str(reason))
-    if "linux" in wanted and scale.linux_rounds:
-        book.alternate("Linux guest", linux.guest(scale), scale.linux_rounds)
-        book.alternate("Linux guest, hugepages", linux.huge(scale), scale.linux_rounds)
+        joining.run(book, scale, options.peer_server)
+    if "linux" in wanted:
+        sides = book.sides[:1] if options.quick else book.sides
+        book.alternate("Linux guest", linux.guest(scale), scale.linux_rounds, sides)
+        if not options.quick:
+            book.alternate("Linux guest, hugepages", linux.huge(scale), scale.linux_rounds)
 
 
 def accelerators():
@@ -170,7 +168,10 @@ def main():
     book.skipped += skipped
     pinning = "floor: two CPUs; guests: %s" % ("number k on CPU k" if options.pin else "none")
     about = machine.environment(sides, accelerators() if "linux" in wanted else {}, pinning)
-    measure(book, scale, wanted, options)
+    try:
+        measure(book, scale, wanted, options)
+    except KeyboardInterrupt:
+        book.skip("the rest", "interrupted")
 
     data = {"format": 1, "quick": options.quick, "environment": about,
             "sides": [side._asdict() for side in sides]}
