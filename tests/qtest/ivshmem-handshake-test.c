@@ -44,8 +44,9 @@ static void refused(Shake *t, const char *why)
 {
     g_autofree char *error = ivshmem_vm_plug_fails(
         t->vm, 0, "iv0", "ivshmem-doorbell",
-        "\"chardev\": \"chr0\", \"vectors\": 2, \"handshake-timeout\": 30000");
+        "\"chardev\": \"chr0\", \"vectors\": 2");
 
+    g_assert_null(strstr(error, "handshake within"));
     if (!strstr(error, why)) {
         g_test_message("\"%s\" lacks \"%s\"", error, why);
         g_test_fail();
@@ -477,7 +478,8 @@ static void test_d21_bad_memory(const char *machine)
     for (int i = 0; i < 7; i++) {
         int fds[] = { -1, empty, dir, null, path, event, pair[0] };
         static const char *const why[] = {
-            FD_TEXT, "0 bytes", "", "0 bytes", "", "0 bytes", "0 bytes",
+            FD_TEXT, "0 bytes", "map", "0 bytes", "descriptor", "0 bytes",
+            "0 bytes",
         };
 
         connect_chardev(&t);

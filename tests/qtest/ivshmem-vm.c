@@ -413,21 +413,6 @@ unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id)
     return n;
 }
 
-unsigned ivshmem_vm_fds(const IvshmemVM *vm)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    GDir *dir = g_dir_open(path, 0, NULL);
-    unsigned n = 0;
-
-    g_assert_nonnull(dir);
-    while (g_dir_read_name(dir)) {
-        n++;
-    }
-    g_dir_close(dir);
-    return n;
-}
-
 /* A device_add that fails waits until all that RCU has put off is done. */
 static void vm_drain(const IvshmemVM *vm)
 {
@@ -437,25 +422,35 @@ static void vm_drain(const IvshmemVM *vm)
     qobject_unref(error);
 }
 
+unsigned ivshmem_vm_fds(const IvshmemVM *vm)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
+                                            (int)qtest_pid(vm->qts));
+    unsigned n = 0;
+    GDir *dir;
+
+    vm_drain(vm);
+    dir = g_dir_open(path, 0, NULL);
+    g_assert_nonnull(dir);
+    while (g_dir_read_name(dir)) {
+        n++;
+    }
+    g_dir_close(dir);
+    return n;
+}
+
 unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s)
 {
     QIvshmem d;
 
     ivshmem_vm_join_script(vm, 0, s, 1, 2, NULL, &d);
     ivshmem_vm_leave(vm, 0);
-    vm_drain(vm);
     return ivshmem_vm_fds(vm);
-}
-
-static bool vm_has_fds(const IvshmemVM *vm, unsigned n)
-{
-    vm_drain(vm);
-    return ivshmem_vm_fds(vm) == n;
 }
 
 void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n)
 {
-    IVSHMEM_WAIT(vm_has_fds(vm, n));
+    IVSHMEM_WAIT(ivshmem_vm_fds(vm) == n);
 }
 
 void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector)

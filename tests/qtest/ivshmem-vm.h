@@ -113,7 +113,7 @@ bool ivshmem_vm_connected(IvshmemVM *vm, const char *id);
 int ivshmem_vm_peer_vectors(IvshmemVM *vm, const char *id, unsigned peer);
 unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id);
 
-/* Open descriptors of QEMU. */
+/* Open descriptors of QEMU, without those that RCU is about to close. */
 unsigned ivshmem_vm_fds(const IvshmemVM *vm);
 
 /*
