@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What users see in a Linux guest: "ivshmem-guest bench" and "ping", and memory by mapping."""
+import contextlib
 import json
 import re
 
@@ -11,6 +12,7 @@ from figures import Taken
 
 LINUX, MEMORY = "Linux guest, from user space", "Memory in a Linux guest"
 MB = 1 << 20
+BETTER = {"ns": "lower", "us": "lower", "rings": ""}
 
 
 def hugepages():
@@ -32,7 +34,27 @@ def figures(text, tag, pages=""):
         memory = what.startswith(("memory", "load"))
         name = "%s, %s%s" % (what, how, pages if memory and "RAM" not in how else "")
         yield Taken("linux/%s/%s/%s" % (tag, what, how), MEMORY if memory else LINUX, name, unit,
-                    [one["value"]], better="higher" if unit.endswith("/s") else "lower")
+                    [one["value"]], better=BETTER.get(unit, "higher"))
+
+
+def linux(side, where, server, accel):
+    return vm.LinuxVM(where, *vm.doorbell(server.socket), exe=side.qemu, accel=accel)
+
+
+def ping(one, other, count):
+    """Round trips of two guests' programs; the ids are those of the order of connecting."""
+    for machine in (one, other):
+        machine.check("ivshmem-guest bind")
+    ids = [json.loads(machine.check("ivshmem-guest info --json"))["id"]
+           for machine in (one, other)]
+    answering = other.begin("ivshmem-guest ping %d --answer -t 60" % ids[0])
+    answer = json.loads(one.check("ivshmem-guest ping %d -c %d --json" % (ids[1], count), 60))
+    answering.finish(60)
+    for what in ("median", "p99"):
+        yield Taken("linux/ping/" + what, LINUX, "round trip of two guests, %s of %d" %
+                    (what, count), "us", [answer[what + "_us"]],
+                    note="ivshmem-guest ping: VFIO, a message in the memory and an interrupt "
+                         "each way")
 
 
 def guest(scale):
@@ -40,15 +62,16 @@ def guest(scale):
     def measure(side):
         accel = vm.accelerator(side.qemu)[0]
         linuximage.kernel()
-        with directory() as where, support_server(where, 1) as server:
-            machine = vm.LinuxVM(where, *vm.doorbell(server.socket), exe=side.qemu, accel=accel)
-            try:
+        with directory() as where, support_server(where, 1) as server, \
+                contextlib.ExitStack() as stack:
+            one, other = (linux(side, where, server, accel) for _ in range(2))
+            for machine in (one, other):
+                stack.callback(machine.stop)
+            for machine in (one, other):
                 machine.ready()
-                machine.check("ivshmem-guest bind")
-                text = machine.check("ivshmem-guest bench --json", seconds=scale.linux_seconds)
-                yield from figures(text, "4k", "")
-            finally:
-                machine.stop()
+            yield from ping(one, other, scale.linux_pings)
+            text = one.check("ivshmem-guest bench --json", seconds=scale.linux_seconds)
+            yield from figures(text, "4k")
     return measure
 
 

@@ -13,6 +13,7 @@ INK, FAINT, GRID = "#212529", "#495057", "#dee2e6"
 FONT = "font-family:system-ui,Helvetica,Arial,sans-serif"
 WIDTH = 820
 BINS = 60
+MOST_POINTS = 6         # so many points of a curve get a tick of their own
 
 
 def text(x, y, words, size=12, anchor="start", colour=INK, more=""):
@@ -99,10 +100,10 @@ def legend(y, sides, right=WIDTH - 16):
     return parts
 
 
-def bars(title, unit, better, rows, names):
+def bars(title, unit, better, rows, names, mark=None):
     """
     One group per row: a bar to the median, a line from the first to the third quartile.
-    rows: [(label, {side: (median, q1, q3)}, remark)]
+    rows: [(label, {side: (median, q1, q3)}, remark)]; mark: (value, label) of the floor.
     """
     left, right, top, thick = 330, WIDTH - 150, 74, 13
     used = [key for key in names if any(key in row[1] for row in rows)]
@@ -133,6 +134,10 @@ def bars(title, unit, better, rows, names):
     for value in axis.ticks():
         parts.append(line(axis(value), top - 4, axis(value), y - 4))
         parts.append(text(axis(value), y + 12, short(value), 11, "middle", FAINT))
+    if mark:
+        body.append(line(axis(mark[0]), top - 4, axis(mark[0]), y - 4, COLOURS["floor"], 2))
+        body.append(text(axis(mark[0]), y + 28, mark[1], 11, "middle", FAINT))
+        y += 16
     return svg(y + 24, parts + body)
 
 
@@ -149,7 +154,8 @@ def histogram(title, unit, sides, names, mark=None):
     parts = [text(16, 24, title, 15, more=' font-weight="600"'),
              text(16, 43, "share of round trips by %s%s; the slowest 1 %% are beyond the right edge"
                   % (unit, ", logarithmic" if axis.log else ""), 12, colour=FAINT)]
-    parts += legend(60, {key: "%s: median %s" % (names[key], number(values[len(values) // 2]))
+    parts += legend(60, {key: "%s: median %s, p99 %s" % (
+        names[key], number(values[len(values) // 2]), number(values[len(values) * 99 // 100]))
                          for key, values in sides.items()})
     for value in axis.ticks():
         parts.append(line(axis(value), top, axis(value), bottom))
@@ -184,9 +190,9 @@ def counts(values, axis):
 
 
 def curves(title, x_name, y_name, lines, names):
-    """lines: [(side, label or "", [(x, y)])]; both axes logarithmic where they span much."""
+    """lines: [(side, [(x, y)])]; both axes logarithmic where they span much."""
     left, right, top, bottom = 70, WIDTH - 130, 74, 330
-    points = [p for _, _, found in lines for p in found]
+    points = [p for _, found in lines for p in found]
     xs, ys = Axis([p[0] for p in points], left, right), Axis([p[1] for p in points], bottom, top)
     if not ys.log:
         ys = Axis([p[1] for p in points], bottom, top, log=False, zero=True)
@@ -195,20 +201,20 @@ def curves(title, x_name, y_name, lines, names):
                   (", both logarithmic: a straight line of slope 1 is linear cost"
                    if xs.log and ys.log else ""), 12, colour=FAINT)]
     parts += legend(62, {key: names[key] for key in names if any(key == l[0] for l in lines)})
-    for value in xs.ticks():
+    few = sorted({p[0] for p in points})
+    for value in few if len(few) <= MOST_POINTS else xs.ticks():
         parts += [line(xs(value), top, xs(value), bottom),
                   text(xs(value), bottom + 16, short(value), 11, "middle", FAINT)]
     for value in ys.ticks():
         parts += [line(left, ys(value), right, ys(value)),
                   text(left - 6, ys(value) + 4, short(value), 11, "end", FAINT)]
     parts.append(text((left + right) / 2, bottom + 36, x_name, 12, "middle", FAINT))
-    for number_of, (key, label, found) in enumerate(lines):
-        dash = ' stroke-dasharray="6 4"' if number_of >= len({l[0] for l in lines}) else ""
-        parts.append('<polyline points="%s" fill="none" stroke="%s" stroke-width="2"%s/>' % (
-            " ".join("%.1f,%.1f" % (xs(x), ys(y)) for x, y in found), COLOURS[key], dash))
+    for key, found in lines:
+        parts.append('<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>' % (
+            " ".join("%.1f,%.1f" % (xs(x), ys(y)) for x, y in found), COLOURS[key]))
         parts += ['<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"/>' % (xs(x), ys(y), COLOURS[key])
                   for x, y in found]
         last = found[-1]
-        parts.append(text(xs(last[0]) + 8, ys(last[1]) + 4, label or number(last[1]), 11,
+        parts.append(text(xs(last[0]) + 8, ys(last[1]) + 4, number(last[1]), 11,
                           colour=COLOURS[key]))
     return svg(bottom + 48, parts)

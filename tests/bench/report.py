@@ -48,7 +48,8 @@ def cells(row):
     cpu = " / ".join(plot.number(row[key]["cpu_us"]) for key in "AB"
                      if "cpu_us" in row.get(key, {}))
     return [row["name"], row["unit"], side("A"), side("B"), side("floor"),
-            "%s .. %s" % (plot.number(a["q1"]), plot.number(a["q3"])), cpu,
+            "%s .. %s" % (plot.number(a["q1"]), plot.number(a["q3"]))
+            if a["samples"] > 1 else "", cpu,
             "%.2f" % row["ratio"] if "ratio" in row else "",
             "%.0f %%" % (row["noise"] * 100) if row.get("noise") is not None else "",
             row.get("verdict", "")]
@@ -96,8 +97,8 @@ def remark(row):
     return "A/B %.2f%s" % (row["ratio"], ", " + verdict if verdict in VERDICTS else "")
 
 
-def bars(part, rows, shown):
-    """One chart for each unit of a part."""
+def bars(part, rows, shown, mark):
+    """One chart for each unit of a part; round trips have the floor as a mark."""
     for unit in dict.fromkeys(row["unit"] for row in rows):
         for better in ("lower", "higher", ""):
             group = [row for row in rows if row["unit"] == unit and row["better"] == better]
@@ -105,7 +106,8 @@ def bars(part, rows, shown):
                 yield plot.bars(part, unit, better, [
                     (short(row["name"]), {key: (row[key]["median"], row[key]["q1"], row[key]["q3"])
                                           for key in ("A", "B", "floor") if key in row},
-                     remark(row)) for row in group], shown)
+                     remark(row)) for row in group], shown, mark if "round trip" in part.lower()
+                    else None)
 
 
 def short(name):
@@ -124,30 +126,31 @@ def curves(rows, shown):
         if any(len(points) > 1 for points in sides.values()):
             x_name = AXES.get(next(row["part"] for row in rows), "")
             yield plot.curves(title, x_name, title.split(",")[0],
-                              [(key, "", sorted(points)) for key, points in sides.items()], shown)
+                              [(key, sorted(points)) for key, points in sides.items()], shown)
 
 
 AXES = {"Several vCPUs ring at once": "vCPUs that ring", "Many peers at one device":
         "peers x vectors", "Server: joining and leaving": "clients"}
 
 
-def histograms(rows, shown, floor):
+def histograms(rows, shown, mark):
     for row in rows:
         sides = {key: row[key]["kept"] for key in ("A", "B", "floor")
                  if "kept" in row.get(key, {})}
         if sides:
-            mark = (floor, "floor: eventfd, two CPUs") if floor and "floor" not in sides else None
-            yield plot.histogram(row["name"], row["unit"], sides, shown, mark)
+            yield plot.histogram(row["name"], row["unit"], sides, shown,
+                                 None if "floor" in sides else mark)
 
 
 def plots(data):
     """(name of the file, part, svg), in the order of the page."""
     shown = names(data)
-    floor = next((row["floor"]["median"] for row in data["rows"] if row["row"] == FLOOR_ROW), None)
+    mark = next(((row["floor"]["median"], "floor: eventfd, two CPUs") for row in data["rows"]
+                 if row["row"] == FLOOR_ROW), None)
     for part, rows in parts(data).items():
         stem = "".join(c if c.isalnum() else "-" for c in part.lower())
-        for kind, found in (("bars", bars(part, rows, shown)), ("curve", curves(rows, shown)),
-                            ("histogram", histograms(rows, shown, floor))):
+        for kind, found in (("bars", bars(part, rows, shown, mark)), ("curve", curves(rows, shown)),
+                            ("histogram", histograms(rows, shown, mark))):
             for i, image in enumerate(found):
                 yield "%s-%s-%d.svg" % (stem, kind, i + 1), part, image
 

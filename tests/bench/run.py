@@ -45,15 +45,17 @@ class Scale(NamedTuple):
     join_rounds: int
     linux_rounds: int
     linux_seconds: int
+    linux_pings: int
 
 
 FULL = Scale(rounds=7, trips=3000, rings=20000, cpus=(1, 2, 4), flood_ms=1000,
              absorb=((256, 1, 7), (900, 1, 7), (4000, 1, 5), (1100, 4, 5), (15000, 1, 3)),
              join_clients=(16, 64, 250, 500, 1000), join_vectors=(1, 8), join_frames=1e6,
-             join_rounds=3, linux_rounds=3, linux_seconds=120)
+             join_rounds=3, linux_rounds=3, linux_seconds=120,
+             linux_pings=2000)
 QUICK = Scale(rounds=1, trips=200, rings=2000, cpus=(1, 2), flood_ms=200, absorb=((256, 1, 1),),
               join_clients=(16, 64), join_vectors=(1,), join_frames=1e6, join_rounds=1,
-              linux_rounds=1, linux_seconds=60)
+              linux_rounds=1, linux_seconds=60, linux_pings=200)
 
 
 def arguments():
