@@ -6,7 +6,7 @@ import secrets
 import support
 import tiny
 from migration import Migrating, OURS, TWO, WITH_STOCK
-from tiny import BAR0, BAR2, INTR_MASK, INTR_STATUS
+from tiny import BAR0, BAR2, INTR_MASK, INTR_STATUS, ivec
 
 SIZE = 1 << 20
 
@@ -76,6 +76,43 @@ class Contents(Plain):
                 self.settle(target, peer)
                 source.quit()
                 target.quit()
+
+
+@tiny.each_path(TWO)
+class Ways(Plain):
+    """Other ways than one stream of all memory, to end with the same."""
+
+    def copied_with(self, capability):
+        data = secrets.token_bytes(SIZE)
+        servers = [self.server(self.vectors) for _ in range(2)]
+        with open(os.path.join("/dev/shm", servers[0].shm_name), "r+b") as file:
+            file.write(data)
+        source, peer = self.source(servers[0])
+        source.mask(1)
+        peer.ring(source.id, 1)
+        target, peer = self.target(servers[1])
+        try:
+            self.capabilities(target, capability)
+        except support.Qmp.Error as error:
+            self.skipTest("%s cannot be used here: %s" % (capability, error.desc))
+        source.qmp.cmd("migrate-set-parameters", max_bandwidth=SIZE)
+        self.begin(source, target, capability)
+        if capability == "postcopy-ram":
+            self.assertEqual(self.wait_status(source, "active"), "active")
+            source.qmp.cmd("migrate-start-postcopy")
+        self.wait_end(source)
+        self.wait_arrived(source, target)
+        self.assertEqual(self.read(os.path.join("/dev/shm", servers[1].shm_name)), data)
+        self.settle(target, peer)
+        target.mask(1, False)
+        target.wait_count(ivec(1), 1)
+        self.assert_counts(target, peer, {ivec(1): 1}, self.FENCE)
+
+    def test_postcopy(self):
+        self.copied_with("postcopy-ram")
+
+    def test_multifd(self):
+        self.copied_with("multifd")
 
 
 def ram_blocks(stream):
