@@ -62,5 +62,6 @@ int main(int argc, char **argv)
     ivshmem_add_peer_tests();
     ivshmem_add_handshake_tests();
     ivshmem_add_plug_tests();
+    ivshmem_add_migration_tests();
     return g_test_run();
 }
