@@ -171,7 +171,7 @@ def never_reading(stage, stack):
 def misbehave(path, scale):
     """The round trip of two guests: undisturbed, and while others do what they should not."""
     def measure(side):
-        with doorbell.Stage(side, path, 2) as stage:
+        with doorbell.Stage(side, path, 2, pinned=True) as stage:
             a, b = stage.pair()
 
             def taken(row, name):

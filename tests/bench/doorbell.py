@@ -25,14 +25,22 @@ REGION = 1 << 20
 
 
 class Pinning:
-    """Guest number k on CPU k, or wherever the kernel likes."""
-    on = False
+    """Number k on CPU k.  Else the kernel moves two that talk onto one CPU and off it again, and
+    a round trip is either of two figures that differ by a factor."""
+    on = True
 
-    @classmethod
-    def apply(cls, number):
-        if cls.on:
+    @staticmethod
+    @contextlib.contextmanager
+    def to(number):
+        """What starts inside stays there."""
+        old = os.sched_getaffinity(0)
+        if number is not None and Pinning.on:
             ids = machine.cpus()
             os.sched_setaffinity(0, {ids[number % len(ids)]})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, old)
 
 
 class Peer(support.Process):
@@ -56,8 +64,8 @@ class Peer(support.Process):
 class Stage:
     """A server and what is connected to it, for one side and one path; ends as a context."""
 
-    def __init__(self, side, path, vectors=1):
-        self.side, self.path, self.vectors = side, path, vectors
+    def __init__(self, side, path, vectors=1, pinned=False):
+        self.side, self.path, self.vectors, self.pinned = side, path, vectors, pinned
         self.stack = contextlib.ExitStack()
         self.guests = itertools.count()
 
@@ -81,21 +89,19 @@ class Stage:
     def guest(self, *options):
         """A guest with the device set up and its vectors open."""
         ioeventfd = "on" if self.path.ioeventfd else "off"
-        old = os.sched_getaffinity(0)
-        Pinning.apply(next(self.guests))
-        try:
+        with Pinning.to(next(self.guests) if self.pinned else None):
             guest = self.start(tiny.TinyGuest(
                 self.dir, "-chardev", "socket,id=c,path=" + self.server.socket, "-device",
                 "ivshmem-doorbell,id=shm,chardev=c,vectors=%d,ioeventfd=%s"
                 % (self.vectors, ioeventfd), *options, exe=self.side.qemu,
                 machine=self.path.machine_option(), accel=self.path.accel))
-        finally:
-            os.sched_setaffinity(0, old)
         guest.id = guest.setup()
         return guest
 
     def peer(self):
-        return self.start(Peer(self.server.socket))
+        """A host program, which keeps clear of the first guest."""
+        with Pinning.to(1 if self.pinned else None):
+            return self.start(Peer(self.server.socket))
 
     def introduce(self, *guests):
         """Until each can ring each other's last vector: works with any device."""
@@ -207,7 +213,7 @@ def pair(path, vectors, scale):
     more = ", %d vectors" % vectors if vectors > 2 else ""
 
     def measure(side):
-        with Stage(side, path, vectors) as stage:
+        with Stage(side, path, vectors, pinned=True) as stage:
             a, b = stage.pair()
             us, cpu = trips(stage, a, b, scale.trips, 0)
             yield Taken("trip/guest-guest/" + tag, TRIP, "guest-guest, " + title(path, more), "us",
@@ -301,8 +307,10 @@ def host_host(book, scale):
     peers = []
     try:
         for _ in range(book.rounds):
-            one, other = Peer(server.socket), Peer(server.socket)
-            peers += [one, other]
+            for number in range(2):
+                with Pinning.to(number):
+                    peers.append(Peer(server.socket))
+            one, other = peers
             one("await %d 1" % other.id)
             other("await %d 1" % one.id)
             other.write("pong %d 0\n" % one.id)

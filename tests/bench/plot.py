@@ -100,10 +100,10 @@ def legend(y, sides, right=WIDTH - 16):
     return parts
 
 
-def bars(title, unit, better, rows, names, mark=None):
+def bars(title, unit, better, rows, names, marks=()):
     """
     One group per row: a bar to the median, a line from the first to the third quartile.
-    rows: [(label, {side: (median, q1, q3)}, remark)]; mark: (value, label) of the floor.
+    rows: [(label, {side: (median, q1, q3)}, remark)]; marks: (value, label) of a floor.
     """
     left, right, top, thick = 330, WIDTH - 150, 74, 13
     used = [key for key in names if any(key in row[1] for row in rows)]
@@ -134,20 +134,20 @@ def bars(title, unit, better, rows, names, mark=None):
     for value in axis.ticks():
         parts.append(line(axis(value), top - 4, axis(value), y - 4))
         parts.append(text(axis(value), y + 12, short(value), 11, "middle", FAINT))
-    if mark:
-        body.append(line(axis(mark[0]), top - 4, axis(mark[0]), y - 4, COLOURS["floor"], 2))
-        body.append(text(axis(mark[0]), y + 28, mark[1], 11, "middle", FAINT))
-        y += 16
+    for value, label in marks:
+        body.append(line(axis(value), top - 4, axis(value), y - 4, COLOURS["floor"], 2))
+        body.append(text(axis(value), y + 28, label, 11, "middle", FAINT))
+    y += 16 if marks else 0
     return svg(y + 24, parts + body)
 
 
-def histogram(title, unit, sides, names, mark=None):
-    """sides: {side: sorted samples}; mark: (value, label) of the floor."""
+def histogram(title, unit, sides, names, marks=()):
+    """sides: {side: sorted samples}; marks: (value, label) of a floor."""
     left, right, top, bottom = 50, WIDTH - 20, 70, 240
     pool = sorted(v for values in sides.values() for v in values)
     low, high = pool[len(pool) // 500], pool[-1 - len(pool) // 100]
-    if mark:
-        low, high = min(low, mark[0]), max(high, mark[0])
+    for value, _ in marks:
+        low, high = min(low, value), max(high, value)
     axis = Axis([low, high], left, right)
     shares = {key: counts(values, axis) for key, values in sides.items()}
     peak = max(max(share) for share in shares.values()) or 1
@@ -169,9 +169,9 @@ def histogram(title, unit, sides, names, mark=None):
         points.append((right, bottom))
         parts.append('<path d="M%s" fill="%s" fill-opacity="0.25" stroke="%s" stroke-width="1.5"/>'
                      % (" L".join("%.1f,%.1f" % p for p in points), COLOURS[key], COLOURS[key]))
-    if mark:
-        parts.append(line(axis(mark[0]), top, axis(mark[0]), bottom, COLOURS["floor"], 2))
-        parts.append(text(axis(mark[0]) + 5, top + 10, mark[1], 11, colour=FAINT))
+    for value, label in marks:
+        parts.append(line(axis(value), top, axis(value), bottom, COLOURS["floor"], 2))
+        parts.append(text(axis(value) + 5, top + 10, label, 11, colour=FAINT))
     parts.append(line(left, bottom, right, bottom, FAINT))
     parts.append(text(left - 6, top + 10, "%.0f %%" % (peak * 100), 11, "end", FAINT))
     return svg(bottom + 24, parts)

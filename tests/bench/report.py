@@ -6,7 +6,7 @@ import os
 import plot
 
 NAMES = {"A": "A: ours", "B": "B", "floor": "floor"}
-FLOOR_ROW = "floor/eventfd"
+FLOORS = (("floor/eventfd", "floor: eventfd, two CPUs"), ("floor/eventfd-same", "one CPU"))
 HOW = """Each row was measured for A and B in turn, with everything started anew in each round.
 Shown is the median of the rounds' medians; "quartiles" are those of all samples. "A/B" is the
 median of the ratios of neighbouring rounds, "noise" is how much one round of the same side
@@ -97,8 +97,8 @@ def remark(row):
     return "A/B %.2f%s" % (row["ratio"], ", " + verdict if verdict in VERDICTS else "")
 
 
-def bars(part, rows, shown, mark):
-    """One chart for each unit of a part; round trips have the floor as a mark."""
+def bars(part, rows, shown, marks):
+    """One chart for each unit of a part; round trips have the floors as marks."""
     for unit in dict.fromkeys(row["unit"] for row in rows):
         for better in ("lower", "higher", ""):
             group = [row for row in rows if row["unit"] == unit and row["better"] == better]
@@ -106,8 +106,8 @@ def bars(part, rows, shown, mark):
                 yield plot.bars(part, unit, better, [
                     (short(row["name"]), {key: (row[key]["median"], row[key]["q1"], row[key]["q3"])
                                           for key in ("A", "B", "floor") if key in row},
-                     remark(row)) for row in group], shown, mark if "round trip" in part.lower()
-                    else None)
+                     remark(row)) for row in group], shown,
+                    marks if "round trip" in part.lower() else [])
 
 
 def short(name):
@@ -133,24 +133,24 @@ AXES = {"Several vCPUs ring at once": "vCPUs that ring", "Many peers at one devi
         "peers x vectors", "Server: joining and leaving": "clients"}
 
 
-def histograms(rows, shown, mark):
+def histograms(rows, shown, marks):
     for row in rows:
         sides = {key: row[key]["kept"] for key in ("A", "B", "floor")
                  if "kept" in row.get(key, {})}
         if sides:
             yield plot.histogram(row["name"], row["unit"], sides, shown,
-                                 None if "floor" in sides else mark)
+                                 [] if "floor" in sides else marks)
 
 
 def plots(data):
     """(name of the file, part, svg), in the order of the page."""
     shown = names(data)
-    mark = next(((row["floor"]["median"], "floor: eventfd, two CPUs") for row in data["rows"]
-                 if row["row"] == FLOOR_ROW), None)
+    measured = {row["row"]: row["floor"]["median"] for row in data["rows"] if "floor" in row}
+    marks = [(measured[row], label) for row, label in FLOORS if row in measured]
     for part, rows in parts(data).items():
         stem = "".join(c if c.isalnum() else "-" for c in part.lower())
-        for kind, found in (("bars", bars(part, rows, shown, mark)), ("curve", curves(rows, shown)),
-                            ("histogram", histograms(rows, shown, mark))):
+        for kind, found in (("bars", bars(part, rows, shown, marks)), ("curve", curves(rows, shown)),
+                            ("histogram", histograms(rows, shown, marks[:1]))):
             for i, image in enumerate(found):
                 yield "%s-%s-%d.svg" % (stem, kind, i + 1), part, image
 

@@ -71,7 +71,8 @@ def arguments():
     parser.add_argument("--alone", action="store_true", help="ours alone, compare with nothing")
     parser.add_argument("--same", action="store_true",
                         help="ours as B too: how far to trust the figures of this machine")
-    parser.add_argument("--pin", action="store_true", help="guest number k on CPU k")
+    parser.add_argument("--no-pin", action="store_true",
+                        help="let the kernel place the two that ring each other")
     parser.add_argument("--output", metavar="DIR", help="where files go (build/bench)")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
@@ -164,11 +165,12 @@ def main():
         machine.program("peer")
     except unittest.SkipTest as reason:
         sys.exit("./run bench: %s" % reason)
-    doorbell.Pinning.on = options.pin
+    doorbell.Pinning.on = not options.no_pin
     book = figures.Book(sides, options.rounds or scale.rounds,
                         lambda text: print("   " + text, file=sys.stderr, flush=True))
     book.skipped += skipped
-    pinning = "floor: two CPUs; guests: %s" % ("number k on CPU k" if options.pin else "none")
+    pinning = ("floor: two CPUs; those that ring each other: %s; all else: none"
+               % ("none" if options.no_pin else "one to a CPU, QEMU with all its threads"))
     about = machine.environment(sides, accelerators() if "linux" in wanted else {}, pinning)
     try:
         measure(book, scale, wanted, options)
