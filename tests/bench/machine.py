@@ -22,9 +22,10 @@ def program(name):
     return path
 
 
-def call(*argv, seconds=SECONDS):
+def call(*argv, seconds=SECONDS, directory=None):
     """The JSON that a program prints; it ends with the benchmark, whatever happens."""
-    process = support.Process(argv)
+    env = dict(os.environ, TMPDIR=directory) if directory else None
+    process = support.Process(argv, env=env)
     try:
         if process.wait(seconds):
             raise AssertionError("%s: status %s: %s" % (process.name, process.status,
@@ -86,7 +87,7 @@ def environment(sides, accelerators, pinning):
         "kernel": platform.release(),
         "virtual machine itself": "yes" if find("/proc/cpuinfo", r"^flags.*\b(hypervisor)\b")
                                   else "no",
-        "load at the start": "%.1f %.1f %.1f" % os.getloadavg(),
+        "load, 1, 5, 15 minutes": "%.1f %.1f %.1f" % os.getloadavg(),
         "descriptors": os.sysconf("SC_OPEN_MAX"),
         "pinning": pinning,
         "ours": commit() or "not from a git checkout",

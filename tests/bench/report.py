@@ -177,6 +177,25 @@ def page(data, images):
     return PAGE % {"title": "measured %s" % data["environment"]["date"], "body": "\n".join(body)}
 
 
+# What docs/performance.rst shows.
+PUBLISHED = ("doorbell-round-trip-bars-1", "doorbell-round-trip-histogram-1",
+             "rings-and-interrupts-bars-1", "several-vcpus-ring-at-once-bars-1",
+             "many-peers-at-one-device-curve-1", "server--joining-and-leaving-curve-1",
+             "round-trip-while-a-client-misbehaves-bars-1", "memory-in-a-linux-guest-bars-1")
+
+
+def publish(data, folder):
+    """Table, environment and chosen plots, for the manual; what is not measured is left."""
+    with open(os.path.join(folder, "table.txt"), "w", encoding="utf-8") as file:
+        file.write(table_text(data).strip() + "\n")
+    with open(os.path.join(folder, "environment.txt"), "w", encoding="utf-8") as file:
+        file.write("".join("%-24s %s\n" % item for item in data["environment"].items()))
+    for name, _, image in plots(data):
+        if name[:-len(".svg")] in PUBLISHED:
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                file.write(image)
+
+
 def write(data, folder):
     """bench.html and the plots one by one; returns the page's path."""
     images = list(plots(data))

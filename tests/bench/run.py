@@ -28,6 +28,7 @@ import vm                                                       # noqa: E402
 
 PATHS = [tiny.Path("kvm"), tiny.Path("kvm", ioeventfd=False),
          tiny.Path("tcg"), tiny.Path("tcg", ioeventfd=False)]
+PUBLISHED = os.path.join(support.TOP, "docs/performance")
 PARTS = ("floor", "doorbell", "rates", "smp", "start", "absorb", "harm", "join", "linux")
 
 
@@ -73,6 +74,10 @@ def arguments():
                         help="ours as B too: how far to trust the figures of this machine")
     parser.add_argument("--no-pin", action="store_true",
                         help="let the kernel place the two that ring each other")
+    parser.add_argument("--again", metavar="FILE",
+                        help="measure nothing: table and plots from the bench.json given")
+    parser.add_argument("--publish", action="store_true",
+                        help="put table and plots of docs/performance.rst in their place too")
     parser.add_argument("--output", metavar="DIR", help="where files go (build/bench)")
     options = parser.parse_args()
     if options.rounds is not None and options.rounds < 1:
@@ -154,9 +159,8 @@ def accelerators():
     return found
 
 
-def main():
-    options = arguments()
-    support.end_on_sigterm()
+def run(options):
+    """Measures; returns what bench.json holds."""
     scale = QUICK if options.quick else FULL
     wanted = set(options.only or PARTS)
     skipped = []
@@ -176,17 +180,30 @@ def main():
         measure(book, scale, wanted, options)
     except KeyboardInterrupt:
         book.skip("the rest", "interrupted")
-
     data = {"format": 1, "quick": options.quick, "environment": about,
             "sides": [side._asdict() for side in sides]}
     data.update(book.data())
+    return data
+
+
+def main():
+    options = arguments()
+    support.end_on_sigterm()
+    if options.again:
+        with open(options.again, encoding="utf-8") as file:
+            data = json.load(file)
+    else:
+        data = run(options)
     folder = options.output or os.path.join(support.BUILD, "bench")
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "bench.json"), "w", encoding="utf-8") as file:
         json.dump(data, file, indent=1)
+    if options.publish:
+        os.makedirs(PUBLISHED, exist_ok=True)
+        report.publish(data, PUBLISHED)
     print(report.table_text(data))
-    print("%s, bench.json and the plots beside it; %.0f s" % (report.write(data, folder),
-                                                              data["seconds"]))
+    print("%s, bench.json and the plots beside it; measured in %.0f s"
+          % (report.write(data, folder), data["seconds"]))
     return 1 if any(fail["side"] == "A" for fail in data["failed"]) else 0
 
 
