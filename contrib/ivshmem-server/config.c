@@ -223,6 +223,7 @@ IvshmemConfig *ivshmem_config_reload(const IvshmemConfig *config, GError **errp)
     again->file = g_strdup(config->file);
     again->foreground = config->foreground;
     again->verbose = config->verbose;
+    again->fdstore = config->fdstore;
     again->pid_file = g_strdup(config->pid_file);
     if (!ivshmem_config_read_file(again, errp)) {
         return NULL;

@@ -79,6 +79,7 @@ typedef struct IvshmemConfig {
     char *control_path;         /* NULL: beside the first socket */
     IvshmemQuery query;         /* ask the server that runs, and end */
     bool watch;                 /* ask it again and again */
+    bool fdstore;               /* leave all to the service manager at a stop */
     bool replace;               /* take over from the one that runs */
     char *file;                 /* NULL: all of it came from options */
     bool check;                 /* validate only */

@@ -13,6 +13,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -24,6 +26,7 @@
 #include "ivshmem-io.h"
 #include "ivshmem-registry-state.h"
 #include "log.h"
+#include "systemd.h"
 
 /* path, descriptor, device and inode of the file */
 #define LISTENER_TYPE "(sitt)"
@@ -169,10 +172,31 @@ void ivshmem_handover_give(IvshmemServer *server, int sock)
                 "going on as before");
 }
 
+/* Names under which the service manager keeps things. */
+#define STORE_DOCUMENT "ivshmem-document"
+#define STORE_FD "ivshmem-fd-"
+
+void ivshmem_handover_store(IvshmemServer *server)
+{
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GVariant) document = give_document(server, fds);
+    IVSHMEM_FD_AUTO int file = give_file(document);
+
+    for (unsigned i = 0; i < fds->len; i++) {
+        int fd = g_array_index(fds, int, i);
+        g_autofree char *name = g_strdup_printf(STORE_FD "%d", fd);
+
+        ivshmem_systemd_store(name, fd);
+    }
+    ivshmem_systemd_store(STORE_DOCUMENT, file);
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "left everything with the service "
+                "manager, for the successor");
+}
+
 /* Taking */
 
 struct IvshmemHandover {
-    int sock;
+    int sock;                   /* -1: it came from the service manager */
     GVariant *document;
     GHashTable *fds;            /* number in the document -> descriptor */
 };
@@ -188,11 +212,11 @@ static void take_close(gpointer value)
 static int take_fd(int saved, void *opaque)
 {
     IvshmemHandover *handover = opaque;
-    gpointer value = GINT_TO_POINTER(-1);
+    gpointer value;
 
-    g_hash_table_steal_extended(handover->fds, GINT_TO_POINTER(saved), NULL,
-                                &value);
-    return GPOINTER_TO_INT(value);
+    return g_hash_table_steal_extended(handover->fds, GINT_TO_POINTER(saved),
+                                       NULL, &value)
+        ? GPOINTER_TO_INT(value) : -1;
 }
 
 /* Returns 1 with a frame, or 0 at the end and on any error. */
@@ -309,6 +333,36 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
                       "log says why, and it goes on");
     } else if (take_check(handover, config, errp)) {
         return handover;
+    }
+    ivshmem_handover_free(handover);
+    return NULL;
+}
+
+static void store_take(const char *name, int fd, void *opaque)
+{
+    IvshmemHandover *handover = opaque;
+    int number = atoi(name + strlen(STORE_FD));
+
+    g_hash_table_insert(handover->fds, GINT_TO_POINTER(number),
+                        GINT_TO_POINTER(fd));
+    ivshmem_systemd_forget(name);
+}
+
+IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
+                                             GError **errp)
+{
+    IVSHMEM_FD_AUTO int file = ivshmem_systemd_take(STORE_DOCUMENT);
+    IvshmemHandover *handover = g_new0(IvshmemHandover, 1);
+
+    handover->sock = -1;
+    handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
+    handover->document = take_document(file);
+    if (handover->document) {
+        ivshmem_systemd_forget(STORE_DOCUMENT);
+        ivshmem_systemd_take_all(STORE_FD, store_take, handover);
+        if (take_check(handover, config, errp)) {
+            return handover;
+        }
     }
     ivshmem_handover_free(handover);
     return NULL;
@@ -449,9 +503,10 @@ bool ivshmem_handover_listener(IvshmemHandover *handover, const char *path,
 bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
 {
     char byte = 0;
-    bool ok = send(handover->sock, &byte, 1, MSG_NOSIGNAL) == 1 &&
-        ivshmem_control_wait(handover->sock, POLLIN) &&
-        read(handover->sock, &byte, 1) <= 0;
+    bool ok = handover->sock < 0 ||
+        (send(handover->sock, &byte, 1, MSG_NOSIGNAL) == 1 &&
+         ivshmem_control_wait(handover->sock, POLLIN) &&
+         read(handover->sock, &byte, 1) <= 0);
 
     if (!ok) {
         ivshmem_error(errp, "the server to be replaced does not end");

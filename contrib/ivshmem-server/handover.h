@@ -23,6 +23,14 @@ void ivshmem_handover_give(IvshmemServer *server, int sock);
 IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
                                        GError **errp);
 
+/*
+ * The same by way of the service manager, which keeps everything until the
+ * successor starts.
+ */
+void ivshmem_handover_store(IvshmemServer *server);
+IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
+                                             GError **errp);
+
 /* Whether @region was handed over; then its registry comes from there. */
 bool ivshmem_handover_has_region(const IvshmemHandover *handover,
                                  const char *region);

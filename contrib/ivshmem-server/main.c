@@ -14,6 +14,7 @@
 #include "log.h"
 #include "query.h"
 #include "server.h"
+#include "systemd.h"
 
 typedef struct Program {
     IvshmemConfig *config;
@@ -22,41 +23,6 @@ typedef struct Program {
     IvshmemHandover *handover;  /* while taking over */
     GMainLoop *loop;
 } Program;
-
-static gboolean program_stop(gpointer opaque)
-{
-    Program *program = opaque;
-
-    ivshmem_log(G_LOG_LEVEL_MESSAGE, "stopping, as told");
-    g_main_loop_quit(program->loop);
-    return G_SOURCE_CONTINUE;
-}
-
-/* A file with mistakes changes nothing. */
-static gboolean program_reload(gpointer opaque)
-{
-    Program *program = opaque;
-    g_autoptr(IvshmemConfig) config = NULL;
-    g_autoptr(GError) error = NULL;
-
-    if (!program->config->file) {
-        ivshmem_log(G_LOG_LEVEL_WARNING, "SIGHUP: there is no configuration "
-                    "file (--config) to read again");
-        return G_SOURCE_CONTINUE;
-    }
-    config = ivshmem_config_reload(program->config, &error);
-    if (!config) {
-        ivshmem_log(G_LOG_LEVEL_CRITICAL, "SIGHUP: nothing changed, since the "
-                    "configuration is wrong:\n%s", error->message);
-        return G_SOURCE_CONTINUE;
-    }
-    ivshmem_server_reconfigure(program->server, config);
-    ivshmem_config_free(program->config);
-    program->config = g_steal_pointer(&config);
-    ivshmem_log(G_LOG_LEVEL_MESSAGE, "SIGHUP: read %s again",
-                program->config->file);
-    return G_SOURCE_CONTINUE;
-}
 
 /* The successor has everything: nothing is to be removed or told. */
 static void G_GNUC_NORETURN program_handed_over(void *opaque)
@@ -67,6 +33,53 @@ static void G_GNUC_NORETURN program_handed_over(void *opaque)
     exit(EXIT_SUCCESS);
 }
 
+static gboolean program_stop(gpointer opaque)
+{
+    Program *program = opaque;
+
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "stopping, as told");
+    ivshmem_systemd_notify("STOPPING=1");
+    if (program->config->fdstore && ivshmem_systemd_is_there()) {
+        ivshmem_handover_store(program->server);
+        program_handed_over(program);
+    }
+    g_main_loop_quit(program->loop);
+    return G_SOURCE_CONTINUE;
+}
+
+/* A file with mistakes changes nothing. */
+static void program_read_again(Program *program)
+{
+    g_autoptr(IvshmemConfig) config = NULL;
+    g_autoptr(GError) error = NULL;
+
+    if (!program->config->file) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "SIGHUP: there is no configuration "
+                    "file (--config) to read again");
+        return;
+    }
+    config = ivshmem_config_reload(program->config, &error);
+    if (!config) {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "SIGHUP: nothing changed, since the "
+                    "configuration is wrong:\n%s", error->message);
+        return;
+    }
+    ivshmem_server_reconfigure(program->server, config);
+    ivshmem_config_free(program->config);
+    program->config = g_steal_pointer(&config);
+    ivshmem_log(G_LOG_LEVEL_MESSAGE, "SIGHUP: read %s again",
+                program->config->file);
+}
+
+static gboolean program_reload(gpointer opaque)
+{
+    ivshmem_systemd_notify("RELOADING=1\nMONOTONIC_USEC=%" G_GINT64_FORMAT,
+                           g_get_monotonic_time());
+    program_read_again(opaque);
+    ivshmem_systemd_notify("READY=1");
+    return G_SOURCE_CONTINUE;
+}
+
 static bool program_start(Program *program, GError **errp)
 {
     IvshmemConfig *config = program->config;
@@ -74,10 +87,12 @@ static bool program_start(Program *program, GError **errp)
     if (!config->foreground && !ivshmem_daemon_start(errp)) {
         return false;
     }
-    if (config->replace) {
+    if (config->replace || config->fdstore) {
         GError *error = NULL;
 
-        program->handover = ivshmem_handover_take(config, &error);
+        program->handover = config->replace
+            ? ivshmem_handover_take(config, &error)
+            : ivshmem_handover_from_store(config, &error);
         if (error) {
             g_propagate_error(errp, error);
             return false;
@@ -116,6 +131,8 @@ static void program_run(Program *program)
     ivshmem_server_announce(program->server);
     ivshmem_daemon_ready();
     ivshmem_daemon_notify(&program->config->ready_fd);
+    ivshmem_systemd_notify("READY=1\nMAINPID=%d", (int)getpid());
+    ivshmem_systemd_start_watchdog();
     g_main_loop_run(program->loop);
 }
 
@@ -127,6 +144,7 @@ static void program_clean_up(Program *program)
         g_main_loop_unref(program->loop);
     }
     ivshmem_config_free(program->config);
+    ivshmem_systemd_close();
 }
 
 int main(int argc, char **argv)
@@ -145,6 +163,7 @@ int main(int argc, char **argv)
         done = ivshmem_query_run(program.config, &error);
     } else if (program.config) {
         ivshmem_log_init(IVSHMEM_LOG_STDERR, program.config->verbose);
+        ivshmem_systemd_init();
         done = program_start(&program, &error);
         if (done) {
             program_run(&program);

@@ -33,6 +33,7 @@ typedef struct Options {
     char *config;
     gboolean check_config;
     gboolean replace;
+    gboolean fdstore;
     gboolean status;
     gboolean json;
     gboolean metrics;
@@ -107,6 +108,9 @@ static GOptionContext *options_context(Options *o)
         { "replace", 0, 0, G_OPTION_ARG_NONE, &o->replace,
           "Take over from the server that runs with the same sockets; its "
           "clients do not notice", NULL },
+        { "fdstore", 0, 0, G_OPTION_ARG_NONE, &o->fdstore,
+          "When stopped by systemd, leave everything in its descriptor store "
+          "for the next start", NULL },
         { "status", 0, 0, G_OPTION_ARG_NONE, &o->status,
           "Print what the server that runs with the same sockets does", NULL },
         { "json", 0, 0, G_OPTION_ARG_NONE, &o->json,
@@ -220,6 +224,7 @@ static bool options_process(const Options *o, IvshmemConfig *config,
     config->foreground = o->foreground;
     config->verbose = o->verbose;
     config->replace = o->replace;
+    config->fdstore = o->fdstore;
     config->watch = o->watch;
     if (o->metrics) {
         config->query = IVSHMEM_QUERY_METRICS;

@@ -12,6 +12,7 @@
 #include "ivshmem-io.h"
 #include "log.h"
 #include "region.h"
+#include "systemd.h"
 
 /*
  * Newcomers of one turn.  They are told of each other together, which is what
@@ -103,6 +104,7 @@ static IvshmemDoor *door_open(IvshmemRegion *region,
     door->listener.fd = -1;
     if (!ivshmem_handover_listener(region->server->handover,
                                    config->socket.path, &door->listener) &&
+        !ivshmem_systemd_listener(config->socket.path, &door->listener) &&
         !ivshmem_listener_open(&door->listener, &config->socket, errp)) {
         ivshmem_region_config_unref(door->region_config);
         g_free(door);
@@ -162,9 +164,20 @@ static bool region_open_doors(IvshmemRegion *region, GError **errp)
     return true;
 }
 
+/* Under which the service manager keeps it; it wants no strange characters. */
+static char *region_memory_name(const IvshmemRegion *region)
+{
+    char *name = g_strconcat("ivshmem-memory-", region->config->name, NULL);
+
+    return g_strcanon(name, G_CSET_a_2_z G_CSET_A_2_Z G_CSET_DIGITS "-_.", '_');
+}
+
 /* Not before the region is complete: whoever comes early waits. */
 static bool region_start(IvshmemRegion *region, GError **errp)
 {
+    g_autofree char *name = region_memory_name(region);
+
+    ivshmem_systemd_store(name, ivshmem_memory_fd(region->memory));
     for (unsigned i = 0; i < region->doors->len; i++) {
         if (!door_start(g_ptr_array_index(region->doors, i), errp)) {
             return false;
@@ -224,6 +237,7 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
 {
     const IvshmemMemoryConfig *config = &region->config->memory;
     g_autoptr(GError) error = NULL;
+    g_autofree char *name = NULL;
     IvshmemMemory *memory = NULL;
     bool lost;
     int fd;
@@ -232,7 +246,12 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
         config->kind != IVSHMEM_MEMORY_HUGETLB) {
         return NULL;
     }
-    fd = ivshmem_state_find_memory(region->state, &lost);
+    name = region_memory_name(region);
+    fd = ivshmem_systemd_take(name);
+    lost = false;
+    if (fd < 0) {
+        fd = ivshmem_state_find_memory(region->state, &lost);
+    }
     if (fd >= 0) {
         memory = ivshmem_memory_found_again(config, fd, &error);
     }
@@ -249,6 +268,8 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
 static bool region_take_over(IvshmemRegion *region, GError **errp)
 {
     IvshmemHandover *handover = region->server->handover;
+    g_autofree char *name = region_memory_name(region);
+    IVSHMEM_FD_AUTO int known = ivshmem_systemd_take(name);
 
     region->registry = ivshmem_handover_registry(handover, region->config,
                                                  errp);
@@ -327,6 +348,11 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
 
     if (!region) {
         return;
+    }
+    if (remove) {
+        g_autofree char *name = region_memory_name(region);
+
+        ivshmem_systemd_forget(name);
     }
     g_clear_handle_id(&region->state_timer, g_source_remove);
     g_ptr_array_unref(region->doors);

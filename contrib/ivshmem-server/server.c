@@ -15,6 +15,7 @@
 #include "outbox.h"
 #include "region.h"
 #include "server.h"
+#include "systemd.h"
 #include "value.h"
 
 /* Regions out of the configuration go with their last client. */
@@ -32,6 +33,25 @@ static void server_free_closed(IvshmemServer *server)
     }
 }
 
+/* A burst of joins is one line of status. */
+#define STATUS_PAUSE_MS 200
+
+static gboolean server_tell_manager(gpointer opaque)
+{
+    IvshmemServer *server = opaque;
+    size_t clients = 0;
+
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        const IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        clients += ivshmem_registry_members(region->registry);
+    }
+    server->status_timer = 0;
+    ivshmem_systemd_notify("STATUS=%zu clients in %u regions", clients,
+                           server->regions->len);
+    return G_SOURCE_REMOVE;
+}
+
 /*
  * After all joins and leaves of the turn: one pass that tells everybody.
  * Clients that are found dead in it make the next turn's news.
@@ -46,6 +66,10 @@ static void server_turn_end(void *opaque)
         if (region->changed) {
             region->changed = false;
             ivshmem_region_save(region);
+            if (!server->status_timer && ivshmem_systemd_is_there()) {
+                server->status_timer = g_timeout_add(
+                    STATUS_PAUSE_MS, server_tell_manager, server);
+            }
             ivshmem_outbox_add_region(region);
         }
     }
@@ -76,7 +100,9 @@ static bool server_open_control(IvshmemServer *server, GError **errp)
 {
     g_autofree char *path = ivshmem_control_path(server->config);
     IvshmemListener listener = { .fd = -1 };
-    bool handed = ivshmem_handover_listener(server->handover, path, &listener);
+    bool handed =
+        ivshmem_handover_listener(server->handover, path, &listener) ||
+        ivshmem_systemd_listener(path, &listener);
 
     server->control = ivshmem_control_new(server, handed ? &listener : NULL,
                                           errp);
@@ -123,6 +149,7 @@ void ivshmem_server_free(IvshmemServer *server)
     }
     g_ptr_array_unref(server->regions);
     ivshmem_outbox_stop(server);
+    g_clear_handle_id(&server->status_timer, g_source_remove);
     ivshmem_loop_free(server->loop);
     g_free(server);
 }

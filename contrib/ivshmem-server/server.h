@@ -54,6 +54,7 @@ typedef struct IvshmemServer {
     unsigned retry_ms;
     unsigned retry_timer;
     unsigned stall_timer;
+    unsigned status_timer;      /* the service manager will be told */
 
     IvshmemControl *control;
     IvshmemHandover *handover;  /* at start: where to take over from */

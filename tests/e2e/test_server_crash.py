@@ -138,24 +138,31 @@ class RandomKills(CrashTest):
         clients = self.group(6)
         ids = [client("ids")["ids"] for client in clients]
         inode = self.inode(clients[0])
+        crowd = self.start(Load(self.path("r")))
         with self.subTest(seed=seed):
             for _ in range(KILLS):
-                for client in choose.sample(clients, choose.randrange(7)):
-                    client.write("rejoin 0 0\n")        # answers are read below
-                    client.pending = True
                 self.kill(server)
-                for client in clients:
-                    if getattr(client, "pending", False):
-                        client.out.wait_for(r"^(ok|error).*\n")
-                        client.pending = False
                 server = self.start_server()
-                for client in choose.sample(clients, 6):
+                # The next one may come while only some are back, and others join and leave.
+                back = choose.sample(clients, choose.randrange(7))
+                crowd.write("churn %d\n" % choose.randrange(1, 20))
+                for client in back:
+                    client.write("rejoin 0 0\n")
+                waiting = [client for client in clients if client not in back]
+                again = choose.randrange(2)
+                if again:
+                    self.kill(server)
+                    waiting = clients
+                for process in back + [crowd]:
+                    process.out.wait_for(r"^(ok|error).*\n")
+                if again:
+                    server = self.start_server()
+                for client in waiting:
                     client("rejoin 0 0")
                 for client, number in zip(clients, ids):
                     client("settle 5")
                     self.assertEqual(client("ids")["ids"], number)
                     self.assertEqual(self.inode(client), inode)
-            self.assertEqual(clients[0]("verify"), {"rings": "0"})
 
 
 class Soak(CrashTest):
@@ -183,7 +190,9 @@ class Soak(CrashTest):
         while support.fd_count(server.pid) != descriptors:
             self.assertFalse(deadline.expired(), support.fd_count(server.pid))
             support.select.select([], [], [], 0.01)
-        self.assertLess(memory(), first + 1024)
+        with open("/proc/%d/maps" % server.pid, encoding="utf-8") as maps:
+            if "libasan" not in maps.read():    # it keeps what was freed for a while
+                self.assertLess(memory(), first + 1024)
         for client in clients:
             client("settle 2")
 
