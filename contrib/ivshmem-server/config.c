@@ -197,6 +197,8 @@ IvshmemConfig *ivshmem_config_new(void)
     config->regions = g_ptr_array_new_with_free_func(
         (GDestroyNotify)ivshmem_region_config_unref);
     config->ready_fd = -1;
+    config->user = (uid_t)-1;
+    config->group = (gid_t)-1;
     config->control.mode = 0600;
     config->control.owner = (uid_t)-1;
     config->control.group = (gid_t)-1;

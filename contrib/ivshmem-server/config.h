@@ -85,6 +85,8 @@ typedef struct IvshmemConfig {
     bool check;                 /* validate only */
     bool foreground;
     bool verbose;
+    uid_t user;                 /* to become; (uid_t)-1: stay */
+    gid_t group;
     char *pid_file;             /* absolute; NULL: none */
     int ready_fd;               /* -1: none */
     uint64_t queue_limit;       /* frames, per client */

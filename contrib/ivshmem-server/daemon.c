@@ -7,6 +7,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -80,6 +82,28 @@ void ivshmem_daemon_ready(void)
     }
     daemon_leave_terminal();
     ivshmem_daemon_notify(&daemon_parent);
+}
+
+bool ivshmem_daemon_drop(uid_t user, gid_t group, GError **errp)
+{
+    const struct passwd *entry = user == (uid_t)-1 ? NULL : getpwuid(user);
+    bool ok = true;
+
+    if (group == (gid_t)-1 && user != (uid_t)-1) {
+        group = entry ? entry->pw_gid : (gid_t)user;
+    }
+    if (group != (gid_t)-1) {
+        ok = (entry ? initgroups(entry->pw_name, group)
+                    : setgroups(1, &group)) == 0 && setgid(group) == 0;
+    }
+    if (ok && user != (uid_t)-1) {
+        ok = setuid(user) == 0;
+    }
+    if (!ok) {
+        ivshmem_error(errp, "cannot become user %d, group %d: %s; only root "
+                      "can", (int)user, (int)group, g_strerror(errno));
+    }
+    return ok;
 }
 
 void ivshmem_daemon_notify(int *fd)

@@ -6,6 +6,7 @@
 #ifndef IVSHMEM_SERVER_DAEMON_H
 #define IVSHMEM_SERVER_DAEMON_H
 
+#include <sys/types.h>
 #include "error.h"
 
 /*
@@ -20,6 +21,12 @@ bool ivshmem_daemon_start(GError **errp);
  * Does nothing if ivshmem_daemon_start() was not called.
  */
 void ivshmem_daemon_ready(void);
+
+/*
+ * Become @user, and @group or else that user's own; (uid_t)-1 and (gid_t)-1
+ * stand for no change.  There is no way back.
+ */
+bool ivshmem_daemon_drop(uid_t user, gid_t group, GError **errp);
 
 /* Write a newline to *@fd and close it; -1 is fine. */
 void ivshmem_daemon_notify(int *fd);

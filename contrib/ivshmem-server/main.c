@@ -115,6 +115,10 @@ static bool program_start(Program *program, GError **errp)
             return false;
         }
     }
+    if (!ivshmem_daemon_drop(config->user, config->group, errp)) {
+        return false;
+    }
+    ivshmem_server_privileges_changed(program->server);
     if (!config->foreground) {
         ivshmem_log_init(IVSHMEM_LOG_SYSLOG, config->verbose);
     }

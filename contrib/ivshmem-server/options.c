@@ -39,6 +39,8 @@ typedef struct Options {
     gboolean metrics;
     gboolean watch;
     char *control;
+    char *user;
+    char *group;
 } Options;
 
 static void options_clear(Options *o)
@@ -58,6 +60,8 @@ static void options_clear(Options *o)
     g_free(o->ready_fd);
     g_free(o->config);
     g_free(o->control);
+    g_free(o->user);
+    g_free(o->group);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
@@ -108,6 +112,10 @@ static GOptionContext *options_context(Options *o)
         { "replace", 0, 0, G_OPTION_ARG_NONE, &o->replace,
           "Take over from the server that runs with the same sockets; its "
           "clients do not notice", NULL },
+        { "user", 0, 0, G_OPTION_ARG_STRING, &o->user,
+          "Become that user once everything is open", "USER" },
+        { "group", 0, 0, G_OPTION_ARG_STRING, &o->group,
+          "And that group (the user's own)", "GROUP" },
         { "fdstore", 0, 0, G_OPTION_ARG_NONE, &o->fdstore,
           "When stopped by systemd, leave everything in its descriptor store "
           "for the next start", NULL },
@@ -215,6 +223,17 @@ static bool options_ready_fd(const char *text, int *fd, GError **errp)
     return true;
 }
 
+static IvshmemQuery options_query(const Options *o)
+{
+    if (o->metrics) {
+        return IVSHMEM_QUERY_METRICS;
+    }
+    if (o->json) {
+        return IVSHMEM_QUERY_JSON;
+    }
+    return o->status || o->watch ? IVSHMEM_QUERY_TEXT : IVSHMEM_QUERY_NONE;
+}
+
 static bool options_process(const Options *o, IvshmemConfig *config,
                             GError **errp)
 {
@@ -226,13 +245,7 @@ static bool options_process(const Options *o, IvshmemConfig *config,
     config->replace = o->replace;
     config->fdstore = o->fdstore;
     config->watch = o->watch;
-    if (o->metrics) {
-        config->query = IVSHMEM_QUERY_METRICS;
-    } else if (o->json) {
-        config->query = IVSHMEM_QUERY_JSON;
-    } else if (o->status || o->watch) {
-        config->query = IVSHMEM_QUERY_TEXT;
-    }
+    config->query = options_query(o);
     if (o->control) {
         g_free(config->control_path);
         config->control_path = ivshmem_value_socket_path("--control-socket",
@@ -258,6 +271,12 @@ static bool options_process(const Options *o, IvshmemConfig *config,
             return false;
         }
         config->stall_timeout_ms = number * 1000;
+    }
+    if ((o->user && !ivshmem_value_user("--user", o->user, &config->user,
+                                        errp)) ||
+        (o->group && !ivshmem_value_group("--group", o->group, &config->group,
+                                          errp))) {
+        return false;
     }
     return !o->ready_fd ||
         options_ready_fd(o->ready_fd, &config->ready_fd, errp);

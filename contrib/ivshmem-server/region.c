@@ -172,12 +172,28 @@ static char *region_memory_name(const IvshmemRegion *region)
     return g_strcanon(name, G_CSET_a_2_z G_CSET_A_2_Z G_CSET_DIGITS "-_.", '_');
 }
 
+static bool region_has_reader(const IvshmemRegion *region)
+{
+    for (unsigned i = 0; i < region->doors->len; i++) {
+        const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        if (door->config->read_only) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Not before the region is complete: whoever comes early waits. */
 static bool region_start(IvshmemRegion *region, GError **errp)
 {
     g_autofree char *name = region_memory_name(region);
 
     ivshmem_systemd_store(name, ivshmem_memory_fd(region->memory));
+    if (region_has_reader(region) &&
+        !ivshmem_memory_prepare_read_only(region->memory, errp)) {
+        return false;
+    }
     for (unsigned i = 0; i < region->doors->len; i++) {
         if (!door_start(g_ptr_array_index(region->doors, i), errp)) {
             return false;

@@ -197,6 +197,11 @@ static void server_announce_region(const IvshmemServer *server,
     }
 }
 
+void ivshmem_server_privileges_changed(IvshmemServer *server)
+{
+    server->window = ivshmem_quota_window(server->fd_limit);
+}
+
 void ivshmem_server_announce(const IvshmemServer *server)
 {
     for (unsigned i = 0; i < server->regions->len; i++) {

@@ -83,6 +83,9 @@ void ivshmem_server_free(IvshmemServer *server);
 void ivshmem_server_reconfigure(IvshmemServer *server,
                                 const IvshmemConfig *config);
 
+/* The system's limits may be others now. */
+void ivshmem_server_privileges_changed(IvshmemServer *server);
+
 /* One line per region, and how many clients there may be. */
 void ivshmem_server_announce(const IvshmemServer *server);
 

@@ -412,11 +412,14 @@ int ivshmem_memory_fd(const IvshmemMemory *memory)
  * object's mode keeps other users out.  An immutable one keeps everybody out,
  * even root, while descriptors that are open for writing go on working.
  */
-static bool memory_make_read_only(IvshmemMemory *memory, GError **errp)
+bool ivshmem_memory_prepare_read_only(IvshmemMemory *memory, GError **errp)
 {
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", memory->fd);
     int flags = FS_IMMUTABLE_FL;
 
+    if (memory->read_only >= 0) {
+        return true;
+    }
     memory->read_only = open(self, O_RDONLY | O_CLOEXEC);
     if (memory->read_only < 0) {
         ivshmem_error(errp, "cannot open %s for reading: %s",
@@ -432,7 +435,7 @@ int ivshmem_memory_read_only_fd(IvshmemMemory *memory, uid_t user,
 {
     struct stat st;
 
-    if (memory->read_only < 0 && !memory_make_read_only(memory, errp)) {
+    if (!ivshmem_memory_prepare_read_only(memory, errp)) {
         return -1;
     }
     if (fstat(memory->read_only, &st) < 0 ||

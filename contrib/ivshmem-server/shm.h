@@ -43,6 +43,12 @@ IvshmemMemory *ivshmem_memory_restore(GVariant *saved,
 int ivshmem_memory_fd(const IvshmemMemory *memory);
 
 /*
+ * Make ready for clients that may only read, while we have the privileges to
+ * do it well.
+ */
+bool ivshmem_memory_prepare_read_only(IvshmemMemory *memory, GError **errp);
+
+/*
  * Borrowed: for reading only, or -1 with @errp set.  For @user it cannot
  * become more than that, neither by mapping nor by opening it again.
  */

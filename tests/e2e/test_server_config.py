@@ -238,6 +238,41 @@ class ReadOnly(ConfigTest):
         camera("closed 0 0")
 
 
+class Privileges(ConfigTest):
+    def test_dropped_once_everything_is_open(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to give its privileges up")
+        os.chown(self.dir, 65534, 65534)
+        os.chmod(self.dir, 0o755)
+        config = self.write(CAMERA)
+        server = self.start(ConfigServer("--config", config, "--user=nobody",
+                                         "--group=nogroup"))
+        with open("/proc/%d/status" % server.pid, encoding="ascii") as file:
+            status = dict(line.split(":", 1) for line in file)
+        self.assertEqual(status["Uid"].split(), ["65534"] * 4)
+        self.assertEqual(status["Gid"].split(), ["65534"] * 4)
+        self.assertEqual(status["Groups"].split(), ["65534"])
+        self.assertEqual(int(status["CapEff"], 16), 0)
+        # Made while it was root: even root cannot write through a read-only descriptor.
+        camera = self.connect("camera", vectors=2)
+        camera("join 1")
+        camera("settle 0")
+        self.assertEqual(camera("tamper 0"), ReadOnly.NOTHING)
+        self.assertEqual(server.stop(), 0, server.err)
+        self.assertEqual(os.listdir(self.dir), ["server.conf"])
+
+    def test_only_root_can(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to be somebody else first")
+        os.chown(self.dir, 65534, 65534)
+        process = self.start(support.Process(
+            [support.program("server"), "-F", "-S", self.path("s"), "-m", self.dir,
+             "--user=daemon"], preexec=lambda: os.setuid(65534)))
+        self.assertEqual(process.wait(), 1)
+        self.assertIn("only root can", process.err.text)
+        self.assertEqual(os.listdir(self.dir), [])
+
+
 class Mistakes(ConfigTest):
     def check(self, text):
         process = self.start(support.Process([support.program("server"), "--config",

@@ -164,3 +164,13 @@ class Options(ServerTest):
         who = r"region default: client 0 \(pid %d\): " % group.pid
         server.err.wait_for(who + r"joined with 2 vectors \(user %d\)$" % os.getuid())
         server.err.wait_for(who + r"left: closed the connection$")
+
+    def test_a_flood_does_not_fill_the_log(self):
+        """8,000 visitors are at least that many events; each kind may have 1,000 lines, and few more."""
+        server = self.server()
+        flood = self.load(server, timeout=60)
+        for _ in range(80):
+            flood("churn 100")
+        flood("join 1")
+        flood("settle 0")
+        self.assertLess(len(server.err.text.splitlines()), 4000)
