@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The device itself: start-up, device_add, taking in peers, memory for each, a client's mischief."""
+"""The device: start-up, device_add, taking in peers, memory for each, a client's mischief."""
 import contextlib
 import os
 import resource
@@ -13,7 +13,7 @@ import support
 import tiny
 from figures import Taken
 
-START, ABSORB = "Start-up and hot-plug", "Many peers at one device"
+START, ABSORB = "Start-up and hot-plug", "Many peers (x vectors) at one device"
 PEERS_AT_START = 15
 ABSORB_SECONDS = 150
 # What absorb and QEMU need beside an eventfd for each vector of each peer.
@@ -113,16 +113,15 @@ def absorb(accel, peers, vectors):
                                   directory=where)
         for how, word in (("join", "peers come"), ("leave", "peers go")):
             for key, name in (("main_loop_ms", "main loop CPU"), ("wall_ms", "time"),
-                              ("longest_qmp_ms", "longest QMP answer meanwhile")):
+                              ("longest_qmp_ms", "longest QMP answer")):
                 curve = None
                 if key == "main_loop_ms":
                     curve = "main loop CPU while %s, ms" % word
                 yield Taken("absorb/%s/%s/%s" % (case, how, key), ABSORB,
-                            "%s peers x vectors %s: %s" % (case, word.split()[1], name), "ms",
+                            "%s %s: %s" % (case, word.split()[1], name), "ms",
                             [result[how][key]], x=peers * vectors, curve=curve)
         if peers >= ENOUGH_FOR_MEMORY:
-            yield Taken("absorb/%s/memory" % case, ABSORB, "%s peers x vectors: memory of QEMU "
-                        "for each peer" % case, "bytes", [result["bytes"] / peers])
+            yield Taken("absorb/%s/memory" % case, ABSORB, "%s: memory for each peer" % case, "bytes", [result["bytes"] / peers])
     return measure
 
 
@@ -178,8 +177,8 @@ def misbehave(path, scale):
 
             def taken(row, name):
                 us, cpu = doorbell.trips(stage, a, b, scale.trips, 0)
-                return Taken("harm/%s/%s" % (path.accel, row), doorbell.HARM, name + ", " + doorbell.title(path), "us",
-                             us, cpu, histogram=True)
+                return Taken("harm/%s/%s" % (path.accel, row), doorbell.HARM,
+                             name + ", " + doorbell.title(path), "us", us, cpu, histogram=True)
             yield taken("none", "nobody misbehaves")
             with contextlib.ExitStack() as stack:
                 never_reading(stage, stack)

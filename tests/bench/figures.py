@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional, Sequence
 
 MAX_KEPT = 4000             # samples of a side that bench.json keeps for the histogram
 LEAST_DIFFERENCE = 0.03     # below that no difference is claimed, however small the noise
+AGREEING = 0.75             # of the rounds, for a difference to be claimed
 FAILURES = (AssertionError, OSError, subprocess.SubprocessError, ValueError, LookupError)
 
 
@@ -98,13 +99,13 @@ def compare(a, b, better):
     result = {"ratio": ratio, "noise": noise}
     if not better:
         return result
-    if len(pairs) < 3:
+    if len(pairs) < 3 or min(pairs) <= 0:
         return dict(result, verdict="too few rounds")
-    gain = 1 / ratio if better == "lower" else ratio
-    limit = 1 + max(noise, LEAST_DIFFERENCE)
-    if gain > limit:
+    gains = [pair if better == "higher" else 1 / pair for pair in pairs]
+    gain, limit = statistics.median(gains), 1 + max(noise, LEAST_DIFFERENCE)
+    if gain > limit and sum(g > 1 for g in gains) >= AGREEING * len(gains):
         return dict(result, verdict="ahead")
-    if gain < 1 / limit:
+    if gain < 1 / limit and sum(g < 1 for g in gains) >= AGREEING * len(gains):
         return dict(result, verdict="behind")
     return dict(result, verdict="equal")
 

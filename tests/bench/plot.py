@@ -189,6 +189,15 @@ def counts(values, axis):
     return [n / max(len(values), 1) for n in found]
 
 
+def apart(values, axis):
+    """Without those whose label would touch the one before."""
+    found = values[:1]
+    for value in values[1:]:
+        if axis(value) - axis(found[-1]) > 32:
+            found.append(value)
+    return found
+
+
 def curves(title, x_name, y_name, lines, names):
     """lines: [(side, [(x, y)])]; both axes logarithmic where they span much."""
     left, right, top, bottom = 70, WIDTH - 130, 74, 330
@@ -201,7 +210,7 @@ def curves(title, x_name, y_name, lines, names):
                   (", both logarithmic: a straight line of slope 1 is linear cost"
                    if xs.log and ys.log else ""), 12, colour=FAINT)]
     parts += legend(62, {key: names[key] for key in names if any(key == l[0] for l in lines)})
-    few = sorted({p[0] for p in points})
+    few = apart(sorted({p[0] for p in points}), xs)
     for value in few if len(few) <= MOST_POINTS else xs.ticks():
         parts += [line(xs(value), top, xs(value), bottom),
                   text(xs(value), bottom + 16, short(value), 11, "middle", FAINT)]

@@ -2,6 +2,7 @@
 """What a run found, for people: the table on the terminal, the page with its plots."""
 import html
 import os
+import re
 
 import plot
 
@@ -129,7 +130,7 @@ def curves(rows, shown):
                               [(key, sorted(points)) for key, points in sides.items()], shown)
 
 
-AXES = {"Several vCPUs ring at once": "vCPUs that ring", "Many peers at one device":
+AXES = {"Several vCPUs ring at once": "vCPUs that ring", "Many peers (x vectors) at one device":
         "peers x vectors", "Server: joining and leaving": "clients"}
 
 
@@ -148,8 +149,9 @@ def plots(data):
     measured = {row["row"]: row["floor"]["median"] for row in data["rows"] if "floor" in row}
     marks = [(measured[row], label) for row, label in FLOORS if row in measured]
     for part, rows in parts(data).items():
-        stem = "".join(c if c.isalnum() else "-" for c in part.lower())
-        for kind, found in (("bars", bars(part, rows, shown, marks)), ("curve", curves(rows, shown)),
+        stem = "-".join("".join(c if c.isalnum() else " " for c in part.lower()).split())
+        for kind, found in (("bars", bars(part, rows, shown, marks)),
+                            ("curve", curves(rows, shown)),
                             ("histogram", histograms(rows, shown, marks[:1]))):
             for i, image in enumerate(found):
                 yield "%s-%s-%d.svg" % (stem, kind, i + 1), part, image
@@ -180,12 +182,20 @@ def page(data, images):
 # What docs/performance.rst shows.
 PUBLISHED = ("doorbell-round-trip-bars-1", "doorbell-round-trip-histogram-1",
              "rings-and-interrupts-bars-1", "several-vcpus-ring-at-once-bars-1",
-             "many-peers-at-one-device-curve-1", "server--joining-and-leaving-curve-1",
+             "many-peers-x-vectors-at-one-device-curve-1", "server-joining-and-leaving-curve-1",
              "round-trip-while-a-client-misbehaves-bars-1", "memory-in-a-linux-guest-bars-1")
 
 
+def remove_plots(folder):
+    """Those of an earlier run."""
+    for name in os.listdir(folder):
+        if re.fullmatch(r"[a-z0-9-]+-(bars|curve|histogram)-\d+\.svg", name):
+            os.unlink(os.path.join(folder, name))
+
+
 def publish(data, folder):
-    """Table, environment and chosen plots, for the manual; what is not measured is left."""
+    """Table, environment and chosen plots, for the manual."""
+    remove_plots(folder)
     with open(os.path.join(folder, "table.txt"), "w", encoding="utf-8") as file:
         file.write(table_text(data).strip() + "\n")
     with open(os.path.join(folder, "environment.txt"), "w", encoding="utf-8") as file:
@@ -198,6 +208,7 @@ def publish(data, folder):
 
 def write(data, folder):
     """bench.html and the plots one by one; returns the page's path."""
+    remove_plots(folder)
     images = list(plots(data))
     for name, _, image in images:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:

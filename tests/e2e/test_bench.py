@@ -113,6 +113,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(self.compare(half, steady, "higher")["verdict"], "behind")
         self.assertEqual(self.compare(steady, steady)["verdict"], "equal")
         self.assertEqual(self.compare([10, 20, 10], [9, 9, 9])["verdict"], "equal")
+        self.assertEqual(self.compare([10, 10, 10], [20, 20, 9])["verdict"], "equal")
         self.assertEqual(self.compare([1], [2])["verdict"], "too few rounds")
         self.assertNotIn("verdict", self.compare(steady, half, ""))
         self.assertAlmostEqual(self.compare(half, steady)["ratio"], 0.5, places=2)
