@@ -27,7 +27,8 @@ struct IvshmemState {
     PCIDevice parent_obj;
 
     MemoryRegion registers;
-    MemoryRegion *memory;       /* BAR2; NULL until realized */
+    MemoryRegion *memory;       /* NULL until realized */
+    MemoryRegion readonly_view; /* BAR2 of memory that is read-only */
     uint32_t intr_mask;
     uint32_t intr_status;
     uint16_t id;

@@ -15,6 +15,7 @@
 #include "qemu/log.h"
 #include "qemu/memfd.h"
 #include "qemu/module.h"
+#include "exec/ramblock.h"
 #include "hw/core/cpu.h"
 #include "hw/misc/ivshmem.h"
 #include "hw/qdev-properties.h"
@@ -113,6 +114,29 @@ static const MemoryRegionOps ivshmem_ops = {
     },
 };
 
+/* Memory that the guest may only read: its writes end here. */
+
+static void ivshmem_discard_write(void *opaque, hwaddr addr, uint64_t value,
+                                  unsigned size)
+{
+    IvshmemState *s = opaque;
+
+    trace_ivshmem_write_discarded(s->parent_obj.name, addr, value, size);
+    qemu_log_mask(LOG_GUEST_ERROR, "%s: write to read-only memory at offset "
+                  "0x%" HWADDR_PRIx "\n", s->parent_obj.name, addr);
+}
+
+/* Reads are direct and never come here. */
+static const MemoryRegionOps ivshmem_readonly_ops = {
+    .write = ivshmem_discard_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid.unaligned = true,
+    .impl = {
+        .max_access_size = 8,
+        .unaligned = true,
+    },
+};
+
 /* What both devices have */
 
 bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
@@ -177,6 +201,25 @@ static void ivshmem_set_region_id(IvshmemState *s)
     pci_set_word(PCI_DEVICE(s)->config + PCI_SUBSYSTEM_ID, s->region_id);
 }
 
+/*
+ * What BAR2 shows of @memory.  RAM that is read-only discards writes, with TCG
+ * in silence.  To hear of them takes a ROM device, and QEMU has no function
+ * that makes one of memory which exists: hence the private fields.
+ */
+static MemoryRegion *ivshmem_memory_view(IvshmemState *s, MemoryRegion *memory)
+{
+    MemoryRegion *view = &s->readonly_view;
+
+    if (!memory_region_is_rom(memory)) {
+        return memory;
+    }
+    memory_region_init_io(view, OBJECT(s), &ivshmem_readonly_ops, s,
+                          "ivshmem-read-only", memory_region_size(memory));
+    view->rom_device = true;
+    view->ram_block = memory->ram_block;
+    return view;
+}
+
 bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                             Error **errp)
 {
@@ -189,7 +232,8 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
     pci_register_bar(pci, IVSHMEM_BAR_SHM,
                      PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |
-                     PCI_BASE_ADDRESS_MEM_TYPE_64, memory);
+                     PCI_BASE_ADDRESS_MEM_TYPE_64,
+                     ivshmem_memory_view(s, memory));
     /* An incoming migration would die of writing to what is read-only. */
     if (!memory_region_is_rom(memory)) {
         vmstate_register_ram(memory, DEVICE(s));
@@ -229,7 +273,8 @@ void ivshmem_write_config(PCIDevice *pci, uint32_t addr, uint32_t value,
 
     memory_region_transaction_begin();
     pci_default_write_config(pci, addr, value, len);
-    memory_region_set_enabled(s->memory, ivshmem_memory_is_reachable(s));
+    memory_region_set_enabled(pci->io_regions[IVSHMEM_BAR_SHM].memory,
+                              ivshmem_memory_is_reachable(s));
     memory_region_transaction_commit();
 }
 
