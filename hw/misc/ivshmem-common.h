@@ -35,6 +35,7 @@ struct IvshmemState {
     IvshmemPeers *peers;        /* NULL on ivshmem-plain */
     OnOffAuto master;
     uint16_t region_id;
+    bool dma;
     Error *migration_blocker;
     Stat64 rung;                /* doorbells that came to QEMU */
     Stat64 refused;

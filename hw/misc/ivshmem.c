@@ -220,6 +220,16 @@ static MemoryRegion *ivshmem_memory_view(IvshmemState *s, MemoryRegion *memory)
     return view;
 }
 
+/*
+ * VFIO and vhost devices take RAM for the guest's own: they would pin it, and
+ * hand it to other processes, any of which may fail on it.
+ */
+static void ivshmem_set_protected(MemoryRegion *memory, bool protected)
+{
+    memory->ram_block->flags &= ~RAM_PROTECTED;
+    memory->ram_block->flags |= protected ? RAM_PROTECTED : 0;
+}
+
 bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
                             Error **errp)
 {
@@ -229,6 +239,7 @@ bool ivshmem_realize_memory(IvshmemState *s, MemoryRegion *memory,
         return false;
     }
     ivshmem_set_region_id(s);
+    ivshmem_set_protected(memory, !s->dma);
     pci_register_bar(pci, IVSHMEM_BAR_SHM,
                      PCI_BASE_ADDRESS_SPACE_MEMORY |
                      PCI_BASE_ADDRESS_MEM_PREFETCH |
@@ -282,6 +293,7 @@ void ivshmem_cleanup(IvshmemState *s)
 {
     if (s->memory) {
         memory_region_set_enabled(s->memory, true);
+        ivshmem_set_protected(s->memory, false);
         vmstate_unregister_ram(s->memory, DEVICE(s));
         s->memory = NULL;
     }
@@ -319,6 +331,7 @@ static const Property ivshmem_common_properties[] = {
     DEFINE_PROP_ON_OFF_AUTO("master", IvshmemState, master, ON_OFF_AUTO_OFF),
     DEFINE_PROP_UINT16("region-id", IvshmemState, region_id,
                        PCI_SUBDEVICE_ID_QEMU),
+    DEFINE_PROP_BOOL("dma", IvshmemState, dma, false),
 };
 
 static void ivshmem_common_class_init(ObjectClass *klass, void *data)
