@@ -45,19 +45,27 @@ static SocketChardev *link_socket(const IvshmemLink *link)
 
 /* Dropping the connection */
 
-static void link_end_session(IvshmemLink *link)
+/* Whether there was one to end. */
+static bool link_end_session(IvshmemLink *link)
 {
     IvshmemSession *session = g_steal_pointer(&link->session);
     int fd, ret;
 
     if (!session) {
-        return;
+        return false;
     }
     ret = ivshmem_session_end(session, &fd);
     trace_ivshmem_link_down(link->name, ivshmem_strerror(ret));
     ivshmem_fd_close(&fd);
     ivshmem_session_free(session);
-    link->ops->down(link->opaque);
+    return true;
+}
+
+static void link_down(IvshmemLink *link)
+{
+    if (link_end_session(link)) {
+        link->ops->down(link->opaque);
+    }
 }
 
 /* Says once why the connection was lost; consumes @err. */
@@ -85,7 +93,7 @@ static void link_drop(IvshmemLink *link, Error *local)
     if (local) {
         link_report(link, local);
     }
-    link_end_session(link);
+    link_down(link);
     qemu_chr_fe_disconnect(link->chr);
 }
 
@@ -290,7 +298,7 @@ static void link_read(void *opaque, const uint8_t *data, int size)
 
 static void link_opened(IvshmemLink *link)
 {
-    link_end_session(link);
+    link_down(link);
     link->session = ivshmem_session_new(link->max_vectors);
     link->has_memory = false;
     link->listed = false;
@@ -322,7 +330,7 @@ static void link_closed(IvshmemLink *link)
         error_setg(link->errp,
                    "the server closed the connection during the handshake");
     }
-    link_end_session(link);
+    link_down(link);
 }
 
 static void link_event(void *opaque, QEMUChrEvent event)
