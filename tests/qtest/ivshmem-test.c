@@ -63,5 +63,6 @@ int main(int argc, char **argv)
     ivshmem_add_handshake_tests();
     ivshmem_add_plug_tests();
     ivshmem_add_migration_tests();
+    ivshmem_add_kvm_tests();
     return g_test_run();
 }

@@ -28,5 +28,6 @@ void ivshmem_add_handshake_tests(void);
 void ivshmem_add_peer_tests(void);
 void ivshmem_add_plug_tests(void);
 void ivshmem_add_migration_tests(void);
+void ivshmem_add_kvm_tests(void);
 
 #endif /* TESTS_QTEST_IVSHMEM_TEST_H */
