@@ -28,7 +28,6 @@ typedef struct MsixVector {
     bool connected;
     bool live;
     bool irqfd;                 /* live by KVM */
-    bool saved;                 /* rings went into the pending bit */
     int virq;                   /* KVM's route; -1: none */
     MSIMessage message;         /* of that route */
     uint64_t delivered;
@@ -188,17 +187,19 @@ static bool vector_wanted(const MsixVector *v)
            !msix_is_masked(pci, vector_number(v));
 }
 
-/* The VM was stopped, its rings went into the pending bit, and it goes on. */
-static void vector_deliver_saved(MsixVector *v)
+/*
+ * While the VM was stopped, a save or a look at the pending bits took the rings
+ * from the eventfd.
+ */
+static void vector_deliver_pending(MsixVector *v)
 {
     PCIDevice *pci = v->msix->pci;
     unsigned n = vector_number(v);
 
-    if (v->saved && (pci->msix_pba[n / 8] & (1u << n % 8))) {
+    if (pci->msix_pba[n / 8] & (1u << n % 8)) {
         msix_clr_pending(pci, n);
         vector_notify(v);
     }
-    v->saved = false;
 }
 
 void ivshmem_msix_update(IvshmemMsix *msix, unsigned vector)
@@ -220,7 +221,7 @@ void ivshmem_msix_update(IvshmemMsix *msix, unsigned vector)
     if (!v->live) {
         vector_start(v);
     }
-    vector_deliver_saved(v);
+    vector_deliver_pending(v);
 }
 
 void ivshmem_msix_update_all(IvshmemMsix *msix)
@@ -258,7 +259,6 @@ void ivshmem_msix_save(IvshmemMsix *msix)
         if (v->connected && !v->live &&
             notifier_rung(&v->notifier)) {
             msix_set_pending(msix->pci, i);
-            v->saved = true;
         }
     }
 }
@@ -270,7 +270,6 @@ void ivshmem_msix_reset(IvshmemMsix *msix)
 
         vector_stop(v);
         vector_release_route(v);
-        v->saved = false;
     }
 }
 

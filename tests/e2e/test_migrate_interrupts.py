@@ -224,6 +224,28 @@ class Stay(Migrating):
         self.settle(target, peer)
         self.check(target, peer)
 
+    # R-DEV-21, R-DEV-37
+    def test_looked_at_while_stopped(self):
+        """query-ivshmem shows what is pending; that takes nothing away."""
+        for save in (False, True):
+            with self.subTest(save=save):
+                source, peer = self.source()
+                source.qmp.cmd("stop")
+                peer.ring(source.id, 0)
+                shown = source.qmp.cmd("query-ivshmem")[0]["vectors"]
+                self.assertEqual([vector["pending"] for vector in shown],
+                                 [True, False, False, False])
+                if save:
+                    self.capabilities(source)
+                    source.qmp.cmd("migrate", uri="exec:cat >/dev/null")
+                    self.wait_end(source)
+                    self.go_on(source)
+                else:
+                    source.qmp.cmd("cont")
+                source.wait_count(ivec(0), 1, 3)
+                self.assert_counts(source, peer, {ivec(0): 1}, self.FENCE)
+                source.quit()
+
     # R-DEV-37
     def test_msix_was_off_at_a_save(self):
         source, peer = self.source()
