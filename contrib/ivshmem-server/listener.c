@@ -129,7 +129,7 @@ static bool listener_bind(IvshmemListener *listener,
 bool ivshmem_listener_open(IvshmemListener *listener,
                            const IvshmemSocketConfig *config, GError **errp)
 {
-    IVSHMEM_FD_AUTO int lock = listener_lock(config->path);
+    G_GNUC_UNUSED IVSHMEM_FD_AUTO int lock = listener_lock(config->path);
 
     listener->path = g_strdup(config->path);
     if (!listener_clear_path(config->path, errp) ||

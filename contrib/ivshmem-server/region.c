@@ -285,7 +285,7 @@ static bool region_take_over(IvshmemRegion *region, GError **errp)
 {
     IvshmemHandover *handover = region->server->handover;
     g_autofree char *name = region_memory_name(region);
-    IVSHMEM_FD_AUTO int known = ivshmem_systemd_take(name);
+    G_GNUC_UNUSED IVSHMEM_FD_AUTO int known = ivshmem_systemd_take(name);
 
     region->registry = ivshmem_handover_registry(handover, region->config,
                                                  errp);
