@@ -91,7 +91,10 @@ static GVariant *give_document(IvshmemServer *server, GArray *fds)
 
     g_variant_builder_init(&listeners, G_VARIANT_TYPE("a" LISTENER_TYPE));
     g_variant_builder_init(&regions, G_VARIANT_TYPE("a" REGION_TYPE));
-    give_listener(&listeners, fds, ivshmem_control_listener(server->control));
+    if (server->control) {
+        give_listener(&listeners, fds,
+                      ivshmem_control_listener(server->control));
+    }
     for (unsigned i = 0; i < server->regions->len; i++) {
         IvshmemRegion *region = g_ptr_array_index(server->regions, i);
 

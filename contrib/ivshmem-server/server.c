@@ -100,13 +100,24 @@ static bool server_open_control(IvshmemServer *server, GError **errp)
 {
     g_autofree char *path = ivshmem_control_path(server->config);
     IvshmemListener listener = { .fd = -1 };
+    g_autoptr(GError) error = NULL;
     bool handed =
         ivshmem_handover_listener(server->handover, path, &listener) ||
         ivshmem_systemd_listener(path, &listener);
 
     server->control = ivshmem_control_new(server, handed ? &listener : NULL,
-                                          errp);
-    return server->control;
+                                          &error);
+    if (server->control) {
+        return true;
+    }
+    if (server->config->control_path) {
+        g_propagate_error(errp, g_steal_pointer(&error));
+        return false;
+    }
+    /* Clients can do without it, so a place that we chose must not matter. */
+    ivshmem_log(G_LOG_LEVEL_WARNING, "no --status and no --replace: %s; "
+                "choose another place with --control-socket", error->message);
+    return true;
 }
 
 IvshmemServer *ivshmem_server_new(const IvshmemConfig *config,

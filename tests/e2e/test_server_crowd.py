@@ -11,8 +11,8 @@ from server_load import ConfigServer, Load, load_program
 from test_server_faults import ServerTest
 
 PAIRS = 9
-# Rings in all, there and back; IVSHMEM_TEST_RINGS=1000000 for the long run.
-RINGS = int(os.environ.get("IVSHMEM_TEST_RINGS", "45000"))
+# Rings in all, there and back.
+RINGS = int(os.environ.get("IVSHMEM_TEST_RINGS", "1000000"))
 
 
 class Crowd(ServerTest):

@@ -141,6 +141,21 @@ class Status(ServerTest):
         self.assertEqual(len(json.loads(self.talk(server, b"status\n"))["regions"][0]["clients"]),
                          601)
 
+    def test_server_without_one(self):
+        """A control socket that cannot be had, where nobody asked for one, keeps nobody out."""
+        name = self.path("x" * (107 - len(self.path(""))))
+        server = self.start(ConfigServer("-S", name, "-m", self.dir))
+        server.err.wait_for("no --status and no --replace: .*File name too long")
+        group = self.start(Load(name))
+        group("join 2")
+        group("settle 1")
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(os.listdir(self.dir), [])
+        error = self.fails("-F", "-S", self.path("s"), "-m", self.dir,
+                           "--control-socket=" + self.path("none/ctl"))
+        self.assertIn("none/ctl", error)
+        self.assertEqual(os.listdir(self.dir), [])
+
     def test_socket_of_its_own(self):
         config = self.path("server.conf")
         with open(config, "w", encoding="ascii") as out:
