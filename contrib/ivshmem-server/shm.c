@@ -442,7 +442,8 @@ int ivshmem_memory_read_only_fd(IvshmemMemory *memory, uid_t user,
         (!memory->immutable && (user == 0 || user == st.st_uid))) {
         ivshmem_error(errp, "user %u could open the memory again for writing, "
                       "so access=read-only cannot be granted; run the server "
-                      "as another user, or with CAP_LINUX_IMMUTABLE",
+                      "as another user (for memfd, CAP_LINUX_IMMUTABLE helps "
+                      "as well)",
                       (unsigned)user);
         return -1;
     }
