@@ -121,7 +121,8 @@ def absorb(accel, peers, vectors):
                             "%s %s: %s" % (case, word.split()[1], name), "ms",
                             [result[how][key]], x=peers * vectors, curve=curve)
         if peers >= ENOUGH_FOR_MEMORY:
-            yield Taken("absorb/%s/memory" % case, ABSORB, "%s: memory for each peer" % case, "bytes", [result["bytes"] / peers])
+            yield Taken("absorb/%s/memory" % case, ABSORB, "%s: memory for each peer" % case,
+                        "bytes", [result["bytes"] / peers])
     return measure
 
 

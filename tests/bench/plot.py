@@ -13,6 +13,7 @@ INK, FAINT, GRID = "#212529", "#495057", "#dee2e6"
 FONT = "font-family:system-ui,Helvetica,Arial,sans-serif"
 WIDTH = 820
 BINS = 60
+BEYOND = 5              # percent of a histogram's samples, the slowest, that it does not show
 MOST_POINTS = 6         # so many points of a curve get a tick of their own
 
 
@@ -134,10 +135,11 @@ def bars(title, unit, better, rows, names, marks=()):
     for value in axis.ticks():
         parts.append(line(axis(value), top - 4, axis(value), y - 4))
         parts.append(text(axis(value), y + 12, short(value), 11, "middle", FAINT))
+    bottom = y
     for value, label in marks:
-        body.append(line(axis(value), top - 4, axis(value), y - 4, COLOURS["floor"], 2))
-        body.append(text(axis(value), y + 28, label, 11, "middle", FAINT))
-    y += 16 if marks else 0
+        y += 15
+        body.append(line(axis(value), top - 4, axis(value), bottom - 4, COLOURS["floor"], 2))
+        body.append(text(axis(value), y + 13, label, 11, "middle", FAINT))
     return svg(y + 24, parts + body)
 
 
@@ -145,15 +147,15 @@ def histogram(title, unit, sides, names, marks=()):
     """sides: {side: sorted samples}; marks: (value, label) of a floor."""
     left, right, top, bottom = 50, WIDTH - 20, 70, 240
     pool = sorted(v for values in sides.values() for v in values)
-    low, high = pool[len(pool) // 500], pool[-1 - len(pool) // 100]
+    low, high = pool[len(pool) // 500], pool[int((len(pool) - 1) * (1 - BEYOND / 100))]
     for value, _ in marks:
         low, high = min(low, value), max(high, value)
     axis = Axis([low, high], left, right)
     shares = {key: counts(values, axis) for key, values in sides.items()}
     peak = max(max(share) for share in shares.values()) or 1
     parts = [text(16, 24, title, 15, more=' font-weight="600"'),
-             text(16, 43, "share of round trips by %s%s; the slowest 1 %% are beyond the right edge"
-                  % (unit, ", logarithmic" if axis.log else ""), 12, colour=FAINT)]
+             text(16, 43, "share of round trips by %s%s; the slowest %d %% are beyond the right edge"
+                  % (unit, ", logarithmic" if axis.log else "", BEYOND), 12, colour=FAINT)]
     parts += legend(60, {key: "%s: median %s, p99 %s" % (
         names[key], number(values[len(values) // 2]), number(values[len(values) * 99 // 100]))
                          for key, values in sides.items()})

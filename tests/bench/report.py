@@ -7,7 +7,8 @@ import re
 import plot
 
 NAMES = {"A": "A: ours", "B": "B", "floor": "floor"}
-FLOORS = (("floor/eventfd", "floor: eventfd, two CPUs"), ("floor/eventfd-same", "one CPU"))
+FLOORS = (("floor/eventfd", "floor: eventfd, two CPUs"),
+          ("floor/eventfd-same", "floor: eventfd, one CPU"))
 HOW = """Each row was measured for A and B in turn, with everything started anew in each round.
 Shown is the median of the rounds' medians; "quartiles" are those of all samples. "A/B" is the
 median of the ratios of neighbouring rounds, "noise" is how much one round of the same side
