@@ -351,6 +351,24 @@ static void test_doorbell_auto_peer(const char *machine)
     check_peer(machine, 1, "\"master\": \"auto\"");
 }
 
+/* Unplugged, but its backend is still there: nothing of it is in the stream. */
+static void test_unplugged(const char *machine)
+{
+    IvshmemVM *from = ivshmem_vm_start(machine, NULL);
+    IvshmemVM *to = start_incoming(machine);
+    IvshmemScript *s = ivshmem_script_new(SIZE);
+    QIvshmem d;
+
+    plug_plain(from, "on");
+    ivshmem_vm_join_script(from, 1, s, 0, 1, "\"master\": \"on\"", &d);
+    ivshmem_vm_leave(from, 1);
+    ivshmem_vm_unplug(from, 0, "plain0");
+    migrate(from, to);
+    ivshmem_vm_stop(from);
+    ivshmem_vm_stop(to);
+    ivshmem_script_free(s);
+}
+
 /* Unplugged and plugged again: its memory is in the stream once. */
 static void test_replugged(const char *machine)
 {
@@ -381,6 +399,7 @@ void ivshmem_add_migration_tests(void)
         { "doorbell-auto-peer", test_doorbell_auto_peer },
         { "rung-before-enable", test_rung_before_enable },
         { "rung-while-stopped", test_rung_while_stopped },
+        { "unplugged", test_unplugged },
         { "replugged", test_replugged },
         { }
     };

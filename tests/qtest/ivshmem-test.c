@@ -37,6 +37,23 @@ static void test_run(const void *opaque)
     g_assert_cmpuint(test_own_fds(), ==, fds);
 }
 
+/* The counts that other tests rely on do change. */
+static void test_descriptor_counts(const char *machine)
+{
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+    unsigned own = test_own_fds(), fds = ivshmem_vm_fds(vm);
+    IvshmemScript *s = ivshmem_script_new(1);
+
+    g_assert_cmpuint(test_own_fds(), ==, own + 2);
+    ivshmem_vm_chardev_add(vm, "chr", s->path);
+    g_assert_cmpuint(ivshmem_vm_fds(vm), ==, fds + 1);
+    ivshmem_vm_chardev_remove(vm, "chr");
+    ivshmem_vm_wait_fds(vm, fds);
+    ivshmem_script_free(s);
+    g_assert_cmpuint(test_own_fds(), ==, own);
+    ivshmem_vm_stop(vm);
+}
+
 void ivshmem_test_add(const char *area, const IvshmemTest *tests)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(machines); i++) {
@@ -54,9 +71,15 @@ void ivshmem_test_add(const char *area, const IvshmemTest *tests)
 
 int main(int argc, char **argv)
 {
+    static const IvshmemTest tests[] = {
+        { "descriptor-counts", test_descriptor_counts },
+        { }
+    };
+
     g_test_init(&argc, &argv, NULL);
     signal(SIGPIPE, SIG_IGN);
     module_call_init(MODULE_INIT_QOM);
+    ivshmem_test_add("self", tests);
     ivshmem_add_register_tests();
     ivshmem_add_interrupt_tests();
     ivshmem_add_peer_tests();
