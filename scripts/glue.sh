@@ -40,9 +40,9 @@ apply_glue() {
     for file in $(patched_files "$1"); do
         stage_original "$file"
     done
-    out=$(patch -d "$stage" -p1 --fuzz=0 --batch --forward --no-backup-if-mismatch \
-                -r "$build/rejected" <"$1" 2>&1) || {
-        printf '%s\n' "$out" >&2
+    said=$(patch -d "$stage" -p1 --fuzz=0 --batch --forward --no-backup-if-mismatch \
+                 -r "$build/rejected" <"$1" 2>&1) || {
+        printf '%s\n' "$said" >&2
         cat "$build/rejected" >&2
         die "lay over" "${1##*/} does not fit this tree" "$misfit"
     }
