@@ -211,26 +211,31 @@ static void check_stopped(Alone *a)
     assert_one(a, 0);
 }
 
+/* R-DEV-20 */
 static void test_delivery(const char *machine)
 {
     on_both_paths(machine, check_delivery);
 }
 
+/* R-DEV-21, R-DEV-22 */
 static void test_mask(const char *machine)
 {
     on_both_paths(machine, check_mask);
 }
 
+/* R-DEV-21 */
 static void test_mask_unseen(const char *machine)
 {
     on_both_paths(machine, check_mask_unseen);
 }
 
+/* R-DEV-21, R-DEV-22 */
 static void test_function_mask(const char *machine)
 {
     on_both_paths(machine, check_function_mask);
 }
 
+/* R-DEV-21 */
 static void test_d15_before_enable(const char *machine)
 {
     on_both_paths(machine, check_d15);
@@ -241,16 +246,19 @@ static void test_enable_again(const char *machine)
     on_both_paths(machine, check_enable_again);
 }
 
+/* R-DEV-23 */
 static void test_message_changes(const char *machine)
 {
     on_both_paths(machine, check_message);
 }
 
+/* R-DEV-21, R-DEV-26 */
 static void test_reset(const char *machine)
 {
     on_both_paths(machine, check_reset);
 }
 
+/* R-DEV-21 */
 static void test_stopped(const char *machine)
 {
     on_both_paths(machine, check_stopped);
@@ -281,6 +289,7 @@ static void end(Alone *a)
 }
 
 /* D4: own vectors announced before the shared memory */
+/* R-CLI-5 */
 static void test_d4_vectors_first(const char *machine)
 {
     Alone a;
@@ -296,6 +305,7 @@ static void test_d4_vectors_first(const char *machine)
 }
 
 /* D13: the device has more vectors than the server gives */
+/* R-DEV-24 */
 static void test_d13_unconnected(const char *machine)
 {
     Alone a;
@@ -369,6 +379,7 @@ static void test_d30_no_own_vectors(const char *machine)
 }
 
 /* D29: descriptors that are no eventfds are refused, the rest goes on */
+/* R-CLI-10 */
 static void test_d29_not_an_eventfd(const char *machine)
 {
     IVSHMEM_FD_AUTO int file = ivshmem_memfd_new(SIZE);

@@ -84,6 +84,7 @@ static void check_two_vms(const char *machine, const char *props)
     ivshmem_group_free(group);
 }
 
+/* R-DEV-12, R-DEV-20 */
 static void test_two_vms(const char *machine)
 {
     check_two_vms(machine, "\"ioeventfd\": true");
@@ -183,6 +184,7 @@ static void assert_rung(int *fds, unsigned n, int vector)
 }
 
 /* A guest may ring its own ID. */
+/* R-DEV-14 */
 static void test_self(const char *machine)
 {
     Scripted t;
@@ -199,6 +201,7 @@ static void test_self(const char *machine)
 }
 
 /* The Doorbell register at every offset and width */
+/* R-DEV-12, R-DEV-17, R-DEV-18 */
 static void test_doorbell_widths(const char *machine)
 {
     uint64_t bell;
@@ -231,6 +234,7 @@ static void test_doorbell_widths(const char *machine)
 }
 
 /* Peers and vectors that are not there */
+/* R-DEV-13 */
 static void test_unknown(const char *machine)
 {
     static const uint16_t ids[] = { 0, 1, 2, 3, 255, 256, 65535 };
@@ -274,6 +278,7 @@ static void check_d16(const char *machine, const char *props)
     end(&t);
 }
 
+/* R-DEV-12 */
 static void test_d16_vector_257(const char *machine)
 {
     check_d16(machine, "\"ioeventfd\": false");
@@ -281,6 +286,7 @@ static void test_d16_vector_257(const char *machine)
 }
 
 /* D1: a peer has left, and the device is unplugged */
+/* R-DEV-30 */
 static void test_d1_left_then_unplug(const char *machine)
 {
     unsigned fds_before;
@@ -306,6 +312,7 @@ static void test_d1_left_then_unplug(const char *machine)
 }
 
 /* D2: a departure announced twice, and one of somebody unknown */
+/* R-CLI-5 */
 static void test_d2_left_twice(const char *machine)
 {
     Scripted t;
@@ -330,6 +337,7 @@ static void test_d2_left_twice(const char *machine)
 }
 
 /* D3: an ID comes again, with other descriptors and fewer vectors */
+/* R-CLI-8 */
 static void test_d3_id_again(const char *machine)
 {
     int old[3], new[2];
@@ -360,6 +368,7 @@ static void test_d3_id_again(const char *machine)
 }
 
 /* Vectors past the device's own limit are closed, the peer stays usable */
+/* R-CLI-5 */
 static void test_excess_vectors(const char *machine)
 {
     unsigned fds_before;
@@ -398,6 +407,7 @@ static uint64_t resident_kib(const IvshmemVM *vm)
 }
 
 /* D18: one message about peer 65535 must not cost memory for all the others */
+/* R-CLI-9 */
 static void test_d18_peer_65535(const char *machine)
 {
     uint64_t before;
@@ -450,6 +460,7 @@ static void test_d28_ids_come_round(const char *machine)
 }
 
 /* D10: QEMU runs out of descriptors while peers join */
+/* R-CLI-12 */
 static void test_d10_out_of_descriptors(const char *machine)
 {
     g_autofree char *said = NULL;
@@ -494,6 +505,7 @@ static void test_d10_out_of_descriptors(const char *machine)
 }
 
 /* The server goes: memory, peers and interrupts stay. */
+/* R-DEV-31, R-CLI-6 */
 static void test_server_gone(const char *machine)
 {
     g_autofree char *said = NULL;

@@ -115,41 +115,49 @@ static void check_reset(IvshmemVM *vm, QIvshmem *d, uint16_t id)
     g_assert_cmphex(qpci_io_readl(&d->dev, d->shm, 0), ==, 0x12345678);
 }
 
+/* R-DEV-1 to R-DEV-6 */
 static void test_plain_identity(const char *machine)
 {
     on_plain(machine, check_identity);
 }
 
+/* R-DEV-9 to R-DEV-11, R-DEV-13, R-DEV-15, R-DEV-16 */
 static void test_plain_registers(const char *machine)
 {
     on_plain(machine, check_registers);
 }
 
+/* R-DEV-17, R-DEV-18 */
 static void test_plain_accesses(const char *machine)
 {
     on_plain(machine, check_accesses);
 }
 
+/* R-DEV-5 */
 static void test_plain_memory(const char *machine)
 {
     on_plain(machine, check_memory);
 }
 
+/* R-DEV-26 */
 static void test_plain_reset(const char *machine)
 {
     on_plain(machine, check_reset);
 }
 
+/* R-DEV-1 to R-DEV-6 */
 static void test_doorbell_identity(const char *machine)
 {
     on_doorbell(machine, check_identity);
 }
 
+/* R-DEV-9 to R-DEV-11, R-DEV-15, R-DEV-16 */
 static void test_doorbell_registers(const char *machine)
 {
     on_doorbell(machine, check_registers);
 }
 
+/* R-DEV-17, R-DEV-18 */
 static void test_doorbell_accesses(const char *machine)
 {
     on_doorbell(machine, check_accesses);
@@ -160,12 +168,14 @@ static void test_doorbell_memory(const char *machine)
     on_doorbell(machine, check_memory);
 }
 
+/* R-DEV-26 */
 static void test_doorbell_reset(const char *machine)
 {
     on_doorbell(machine, check_reset);
 }
 
 /* The command register before anybody has written it */
+/* R-DEV-2 */
 static void test_command_is_zero(const char *machine)
 {
     IvshmemScript *s = ivshmem_script_new(SIZE);
@@ -191,6 +201,7 @@ static void test_command_is_zero(const char *machine)
 }
 
 /* MSI-X layout and properties for few and many vectors */
+/* R-DEV-4, R-DEV-6 */
 static void test_vectors(const char *machine)
 {
     static const unsigned counts[] = { 1, 2, 64, 128, 129, 1000, 2048 };

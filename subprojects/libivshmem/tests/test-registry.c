@@ -299,6 +299,7 @@ static void random_life(bool hand_over)
     world_free(world);
 }
 
+/* R-SRV-13, R-SRV-14 */
 static void test_random_life(void)
 {
     random_life(false);
