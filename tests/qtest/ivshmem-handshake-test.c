@@ -435,7 +435,7 @@ static void test_d6_silent(const char *machine)
     end(&t);
 }
 
-/* D11: shared memory of a size that cannot be a BAR */
+/* D11, R-DEV-7: shared memory of a size that cannot be a BAR */
 static void test_d11_size(const char *machine)
 {
     static const struct {

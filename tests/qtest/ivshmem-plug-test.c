@@ -293,7 +293,7 @@ static void test_bad_properties(const char *machine)
     check_bad_props(machine, bad);
 }
 
-/* D24: realize of ivshmem-doorbell fails at each of its steps */
+/* D24, R-DEV-29: realize of ivshmem-doorbell fails at each of its steps */
 static void check_d24(IvshmemVM *vm, IvshmemScript *s, uint16_t id,
                       int shm, const char *props, const char *why)
 {
