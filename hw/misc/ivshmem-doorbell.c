@@ -324,8 +324,7 @@ static bool ivshmem_doorbell_realize_msix(IvshmemDoorbellState *d,
 {
     PCIDevice *pci = PCI_DEVICE(d);
 
-    d->msix = ivshmem_msix_new(pci, d->vectors, IVSHMEM_BAR_MSIX, d->ioeventfd,
-                               errp);
+    d->msix = ivshmem_msix_new(pci, d->vectors, IVSHMEM_BAR_MSIX, errp);
     if (!d->msix) {
         return false;
     }

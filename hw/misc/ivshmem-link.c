@@ -22,7 +22,7 @@
 #include "trace.h"
 
 /* About half a millisecond of the main loop. */
-#define IVSHMEM_LINK_FRAMES_PER_TURN 128
+#define IVSHMEM_LINK_FRAMES_PER_TURN 64
 
 struct IvshmemLink {
     CharBackend *chr;

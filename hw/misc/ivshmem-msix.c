@@ -43,7 +43,6 @@ typedef struct MsixRetired {
 
 struct IvshmemMsix {
     PCIDevice *pci;
-    bool use_irqfd;
     unsigned n;
     MsixVector *vector;
     QTAILQ_HEAD(, MsixRetired) retired;
@@ -132,7 +131,7 @@ static bool vector_add_irqfd(MsixVector *v)
 {
     int ret;
 
-    if (!v->msix->use_irqfd || !vector_route(v)) {
+    if (!kvm_msi_via_irqfd_enabled() || !vector_route(v)) {
         return false;
     }
     ret = kvm_irqchip_add_irqfd_notifier_gsi(kvm_state, &v->notifier, NULL,
@@ -339,7 +338,7 @@ void ivshmem_msix_connect(IvshmemMsix *msix, unsigned vector, int fd)
 /* Life */
 
 IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
-                              bool irqfd, Error **errp)
+                              Error **errp)
 {
     IvshmemMsix *msix;
 
@@ -349,7 +348,6 @@ IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
     msix = g_new0(IvshmemMsix, 1);
     msix->pci = pci;
     msix->n = vectors;
-    msix->use_irqfd = irqfd && kvm_msi_via_irqfd_enabled();
     msix->vector = g_new0(MsixVector, vectors);
     msix->linger = timer_new_ms(QEMU_CLOCK_REALTIME, msix_expire, msix);
     QTAILQ_INIT(&msix->retired);

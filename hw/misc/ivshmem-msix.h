@@ -13,12 +13,13 @@
 typedef struct IvshmemMsix IvshmemMsix;
 
 /*
- * Give @pci an MSI-X capability with @vectors entries in BAR @bar.  @irqfd:
- * let KVM deliver where it can.  The vector notifiers must be set to functions
- * that call ivshmem_msix_update() and ivshmem_msix_poll().  NULL on error.
+ * Give @pci an MSI-X capability with @vectors entries in BAR @bar.  KVM
+ * delivers interrupts where it can (irqfd), else QEMU does.  The vector
+ * notifiers must be set to functions that call ivshmem_msix_update() and
+ * ivshmem_msix_poll().  NULL on error.
  */
 IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
-                              bool irqfd, Error **errp);
+                              Error **errp);
 
 /* Close all vectors and remove the capability.  NULL is fine. */
 void ivshmem_msix_free(IvshmemMsix *msix);

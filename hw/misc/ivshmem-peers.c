@@ -30,6 +30,13 @@
 #define IVSHMEM_PEERS_FLUSH_MS 1
 
 /*
+ * Vectors in one memory transaction, unless a single peer has more.  KVM waits
+ * for its readers with each ioeventfd, up to a tenth of a millisecond, and the
+ * main loop with it.
+ */
+#define IVSHMEM_PEERS_BATCH 32
+
+/*
  * Vectors that get an ioeventfd before anybody rings them.  KVM copies its
  * list of them with every new one, so that thousands cost it seconds, and few
  * guests ring thousands of peers.
@@ -126,21 +133,34 @@ static void peers_schedule_flush(IvshmemPeers *peers)
     }
 }
 
+/* Whether @n vectors are enough for a transaction, @last being the last. */
+static bool peers_batch_full(unsigned n, const PeerVector *last,
+                             const PeerVector *next)
+{
+    return n >= IVSHMEM_PEERS_BATCH && next &&
+           ivshmem_doorbell_peer(last->doorbell) !=
+           ivshmem_doorbell_peer(next->doorbell);
+}
+
 static unsigned peers_unmap(IvshmemPeers *peers)
 {
+    PeerVectorList done = QTAILQ_HEAD_INITIALIZER(done);
     PeerVector *v, *next;
     unsigned n = 0;
 
     memory_region_transaction_begin();
-    QTAILQ_FOREACH(v, &peers->to_unmap, change) {
+    QTAILQ_FOREACH_SAFE(v, &peers->to_unmap, change, next) {
+        QTAILQ_REMOVE(&peers->to_unmap, v, change);
+        QTAILQ_INSERT_TAIL(&done, v, change);
         memory_region_del_eventfd(peers->doorbell, IVSHMEM_REG_DOORBELL,
                                   IVSHMEM_REG_SIZE, true, v->doorbell,
                                   &v->notifier);
-        n++;
+        if (peers_batch_full(++n, v, next)) {
+            break;
+        }
     }
     memory_region_transaction_commit();
-    QTAILQ_FOREACH_SAFE(v, &peers->to_unmap, change, next) {
-        QTAILQ_REMOVE(&peers->to_unmap, v, change);
+    QTAILQ_FOREACH_SAFE(v, &done, change, next) {
         call_rcu(v, peer_vector_free, rcu);
     }
     return n;
@@ -158,31 +178,32 @@ static unsigned peers_map(IvshmemPeers *peers)
                                   IVSHMEM_REG_SIZE, true, v->doorbell,
                                   &v->notifier);
         qatomic_set(&v->state, VECTOR_MAPPED);
-        n++;
+        if (peers_batch_full(++n, v, next)) {
+            break;
+        }
     }
     memory_region_transaction_commit();
     return n;
 }
 
 /*
- * Two transactions if there is something for both: within one, KVM may be
- * asked for the ioeventfd of an id that is used again before it has given up
- * the former one, and QEMU aborts when it refuses.
+ * Nothing is mapped before all that is to go has gone: KVM refuses the
+ * ioeventfd of an id that is used again as long as it has the former one, and
+ * then QEMU aborts.
  */
 static void peers_flush(void *opaque)
 {
     IvshmemPeers *peers = opaque;
     unsigned mapped = 0, unmapped = 0;
 
-    timer_del(peers->flush);
     if (!QTAILQ_EMPTY(&peers->to_unmap)) {
         unmapped = peers_unmap(peers);
-    }
-    if (!QTAILQ_EMPTY(&peers->to_map)) {
+    } else if (!QTAILQ_EMPTY(&peers->to_map)) {
         mapped = peers_map(peers);
     }
-    if (mapped || unmapped) {
-        trace_ivshmem_ioeventfds(mapped, unmapped);
+    trace_ivshmem_ioeventfds(mapped, unmapped);
+    if (!QTAILQ_EMPTY(&peers->to_unmap) || !QTAILQ_EMPTY(&peers->to_map)) {
+        peers_schedule_flush(peers);
     }
 }
 
@@ -477,7 +498,9 @@ void ivshmem_peers_free(IvshmemPeers *peers)
         peers_remove(peers, peer);
     }
     peers_map_rung(peers);
-    peers_flush(peers);
+    while (!QTAILQ_EMPTY(&peers->to_unmap)) {
+        peers_unmap(peers);
+    }
     timer_free(peers->flush);
     timer_free(peers->linger);
     call_rcu(peers, peers_reclaim, rcu);

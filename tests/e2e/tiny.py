@@ -261,7 +261,7 @@ class Path(NamedTuple):
 
     @property
     def in_kernel_interrupt(self):
-        return self.accel == "kvm" and self.ioeventfd
+        return self.accel == "kvm"
 
 
 # Not kernel-irqchip=off: since 8.0 QEMU has no local APIC then, and MSI-X needs one.
