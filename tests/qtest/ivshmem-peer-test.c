@@ -109,38 +109,6 @@ static void test_two_devices(const char *machine)
     ivshmem_group_free(group);
 }
 
-/* Devices there from the start, as most people have them */
-static void test_cold_plugged(const char *machine)
-{
-    IvshmemGroup *group = ivshmem_group_new(VECTORS, SIZE, 0, -1);
-    g_autofree char *args = g_strdup_printf(
-        "-object memory-backend-ram,id=mem,share=on,size=64K "
-        "-chardev socket,id=chr,path=%s "
-        "-device ivshmem-doorbell,id=bell,chardev=chr,vectors=%d,addr=5 "
-        "-device ivshmem-plain,id=plain,memdev=mem,addr=6",
-        ivshmem_group_path(group), VECTORS);
-    IvshmemVM *vm = ivshmem_vm_start(machine, args);
-    QPCIBus *bus = qpci_new_pc(vm->qts, NULL);
-    QIvshmem bell, plain;
-
-    bus->mmio_alloc_ptr = 0xf0000000;
-    qivshmem_init(&bell, bus, QPCI_DEVFN(5, 0));
-    qivshmem_init(&plain, bus, QPCI_DEVFN(6, 0));
-    qivshmem_msix_init(&bell, 0x100000);
-    ivshmem_check_identity(&bell);
-    ivshmem_check_identity(&plain);
-    ivshmem_check_registers(&bell, 0);
-    ivshmem_check_registers(&plain, 0);
-    ivshmem_check_memory(&bell, SIZE);
-    ivshmem_check_memory(&plain, SIZE);
-    enable_interrupts(&bell);
-    g_assert_true(ivshmem_group_ring(group, 0, 3));
-    ivshmem_vm_wait_interrupt(&bell, 3);
-    qpci_free_pc(bus);
-    ivshmem_vm_stop(vm);
-    ivshmem_group_free(group);
-}
-
 /* One device, and peers by script */
 
 typedef struct Scripted {
@@ -582,7 +550,6 @@ void ivshmem_add_peer_tests(void)
         { "two-vms", test_two_vms },
         { "two-vms-no-ioeventfd", test_two_vms_no_ioeventfd },
         { "two-devices", test_two_devices },
-        { "cold-plugged", test_cold_plugged },
         { "self", test_self },
         { "doorbell-widths", test_doorbell_widths },
         { "unknown", test_unknown },

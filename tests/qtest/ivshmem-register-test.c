@@ -218,6 +218,39 @@ static void test_vectors(const char *machine)
     ivshmem_script_free(s);
 }
 
+/* Devices there from the start, as most people have them */
+static void test_cold_plugged(const char *machine)
+{
+    IvshmemGroup *group = ivshmem_group_new(4, SIZE, 0, -1);
+    g_autofree char *args = g_strdup_printf(
+        "-object memory-backend-ram,id=mem,share=on,size=" SIZE_TEXT " "
+        "-chardev socket,id=chr,path=%s "
+        "-device ivshmem-doorbell,id=bell,chardev=chr,vectors=%d,addr=5 "
+        "-device ivshmem-plain,id=plain,memdev=mem,addr=6",
+        ivshmem_group_path(group), 4);
+    IvshmemVM *vm = ivshmem_vm_start(machine, args);
+    QPCIBus *bus = qpci_new_pc(vm->qts, NULL);
+    QIvshmem bell, plain;
+
+    bus->mmio_alloc_ptr = 0xf0000000;
+    qivshmem_init(&bell, bus, QPCI_DEVFN(5, 0));
+    qivshmem_init(&plain, bus, QPCI_DEVFN(6, 0));
+    qivshmem_msix_init(&bell, 0x100000);
+    ivshmem_check_identity(&bell);
+    ivshmem_check_identity(&plain);
+    ivshmem_check_registers(&bell, 0);
+    ivshmem_check_registers(&plain, 0);
+    ivshmem_check_memory(&bell, SIZE);
+    ivshmem_check_memory(&plain, SIZE);
+    qivshmem_msix_enable(&bell, true);
+    qivshmem_msix_mask(&bell, 3, false);
+    g_assert_true(ivshmem_group_ring(group, 0, 3));
+    ivshmem_vm_wait_interrupt(&bell, 3);
+    qpci_free_pc(bus);
+    ivshmem_vm_stop(vm);
+    ivshmem_group_free(group);
+}
+
 /* Memory backends */
 
 static void check_backend(const char *machine, const char *object)
@@ -319,6 +352,7 @@ void ivshmem_add_register_tests(void)
         { "doorbell-reset", test_doorbell_reset },
         { "command-is-zero", test_command_is_zero },
         { "vectors", test_vectors },
+        { "cold-plugged", test_cold_plugged },
         { "backend-ram", test_backend_ram },
         { "backend-memfd", test_backend_memfd },
         { "backend-shm", test_backend_shm },
