@@ -515,6 +515,9 @@ class NeverReads(ServerTest):
         quiet("closed 0 0")
         crowd("settle 337")
         group("settle 337")
+        # Not all at once: departures count towards the limit, too.
+        crowd("leave 0 164")
+        group("settle 172")
         crowd.stop()
         group("settle 7")
         self.assertEqual(group("verify"), {"rings": "56"})
