@@ -62,6 +62,7 @@ class Regions:
         guest.reset()
         self.assertEqual(list(self.by_region(guest)), [7])
 
+    # R-DEV-39
     def test_each_has_its_own_region(self):
         """Sixteen on files, four at servers of their own: what is written to one is in that one."""
         servers = {100 + n: self.server(2) for n in range(4)}
