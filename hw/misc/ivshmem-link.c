@@ -21,8 +21,8 @@
 #include "ivshmem-session.h"
 #include "trace.h"
 
-/* About half a millisecond of the main loop. */
-#define IVSHMEM_LINK_FRAMES_PER_TURN 64
+/* A fraction of a millisecond of the main loop. */
+#define IVSHMEM_LINK_FRAMES_PER_TURN 32
 
 struct IvshmemLink {
     CharBackend *chr;

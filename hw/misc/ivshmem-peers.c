@@ -34,7 +34,7 @@
  * for its readers with each ioeventfd, up to a tenth of a millisecond, and the
  * main loop with it.
  */
-#define IVSHMEM_PEERS_BATCH 32
+#define IVSHMEM_PEERS_BATCH 8
 
 /*
  * Vectors that get an ioeventfd before anybody rings them.  KVM copies its
