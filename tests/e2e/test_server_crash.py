@@ -10,7 +10,7 @@ from server_load import ConfigServer, Load
 from test_server_faults import ServerTest
 
 # Kills of the random test; "soak" runs set it to hundreds and thousands.
-KILLS = int(os.environ.get("IVSHMEM_TEST_KILLS", "40"))
+KILLS = int(os.environ.get("IVSHMEM_TEST_KILLS", "300"))
 
 
 class CrashTest(ServerTest):
@@ -168,7 +168,7 @@ class RandomKills(CrashTest):
 class Soak(CrashTest):
     def test_constant_descriptors_and_memory(self):
         """Many joins and leaves: IVSHMEM_TEST_JOINS of them."""
-        joins = int(os.environ.get("IVSHMEM_TEST_JOINS", "4000"))
+        joins = int(os.environ.get("IVSHMEM_TEST_JOINS", "100000"))
         server = self.start_server()
         clients = self.group(3)
         crowd = self.start(Load(self.path("r")))
@@ -192,7 +192,8 @@ class Soak(CrashTest):
             support.select.select([], [], [], 0.01)
         with open("/proc/%d/maps" % server.pid, encoding="utf-8") as maps:
             if "libasan" not in maps.read():    # it keeps what was freed for a while
-                self.assertLess(memory(), first + 1024)
+                # Which of the 65,536 ids has been unused longest costs 32 bytes for each.
+                self.assertLess(memory(), first + 1024 + min(joins, 65536) * 32 // 1024)
         for client in clients:
             client("settle 2")
 
