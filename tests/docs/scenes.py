@@ -73,6 +73,8 @@ DEMO = "tests/e2e/demo.py"
 SOCKET = "/tmp/ivshmem_socket"
 CONTROL = "/run/ivshmem/control.sock"
 CLIENTS = "ivshmem-client -S %s -c 'wait-peers %d 10s'"
+# The same without taking an ID from the one that is waited for.
+FIRST_CLIENT = "ivshmem-server --status | grep ready"
 DOORBELL_VM = ("-chardev socket,path=%s,id=server -device ivshmem-doorbell,id=shm0,"
                "chardev=server,vectors=2")
 DOMAIN = """<domain type='kvm'><name>vm</name><memory unit='MiB'>512</memory>
@@ -93,7 +95,7 @@ SCENES = [
           run(README, "meson setup DIR", words={"DIR": "/tmp/build"}),
           do("/usr/local/bin/ivshmem-server -n 2 -p /tmp/ivshmem.pid"),
           do("ivshmem-client -c 'wait forever 1' -c 'cat 0 5' >/tmp/said", background=True,
-             until=CLIENTS % (SOCKET, 1)),
+             until=FIRST_CLIENT),
           file(MANUAL, "#include <ivshmem-peer.h>", "/tmp/hello.c", COMPILE + "-c /tmp/hello.c "
                "-o /tmp/hello.o $(pkg-config --cflags ivshmem)"),
           run(MANUAL, "$ cc -o hello hello.c", folder="/tmp", until="grep hello /tmp/said"),
@@ -136,7 +138,7 @@ SCENES = [
     Scene("manual-client",
           do("ivshmem-server -n 2 -p /tmp/ivshmem.pid"),
           do("ivshmem-client -c 'wait forever' -c 'wait forever' -c 'wait forever'",
-             background=True, until=CLIENTS % (SOCKET, 1)),
+             background=True, until=FIRST_CLIENT),
           run(MANUAL, "$ ivshmem-client -S /tmp/ivshmem_socket --json", status=1),
           run(MANUAL, "ivshmem-client -S PATH -c dump", words={"PATH": SOCKET}),
           run(MANUAL, "ivshmem-client -c 'int ID VECTOR'", words={"ID": "0", "VECTOR": "0"}),
@@ -194,7 +196,7 @@ SCENES = [
     Scene("client",
           do("ivshmem-server -n 2 -p /tmp/ivshmem.pid"),
           do("ivshmem-client -c 'wait 20s 1' -c 'int 1 0' -c 'wait 20s 1' -c 'int 2 0' "
-             "-c 'wait 20s'", background=True, until="ivshmem-server --status | grep ready"),
+             "-c 'wait 20s'", background=True, until=FIRST_CLIENT),
           Step("session", CLIENT, "$ ivshmem-client -S /tmp/ivshmem_socket\n"),
           run(CLIENT, "$ ivshmem-client -S /tmp/ivshmem_socket -c 'int 0 1'")),
 ]
