@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "client.h"
+#include "error.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
 #include "ivshmem-registry-state.h"
@@ -154,17 +155,17 @@ static void client_refuse(IvshmemDoor *door, pid_t pid, IvshmemRefusal kind,
                       "refused: %s", reason);
 }
 
-static bool client_credentials(int sock, pid_t *pid, uid_t *uid)
+static int client_credentials(int sock, pid_t *pid, uid_t *uid)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
 
     if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0) {
-        return false;
+        return -errno;
     }
     *pid = who.pid;
     *uid = who.uid;
-    return true;
+    return 0;
 }
 
 /* Whoever has gone already need not be announced to everybody. */
@@ -325,6 +326,20 @@ static const char *client_explain(int error, IvshmemRefusal *kind)
     }
 }
 
+/* By what it is known again after a crash. */
+static void client_identify(IvshmemClient *client)
+{
+    IvshmemLogSubject subject = ivshmem_client_subject(client);
+    g_autoptr(GError) error = NULL;
+
+    client->process = ivshmem_process_of(client->pid, &error);
+    if (error && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+        ivshmem_log_event(G_LOG_LEVEL_INFO, IVSHMEM_LOG_WAIT, &subject,
+                          "may get another id after a crash: %s",
+                          error->message);
+    }
+}
+
 /* Returns why not, which the caller frees, or NULL. */
 static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
                           IvshmemRefusal *kind)
@@ -333,8 +348,12 @@ static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
     int shm_fd = ivshmem_memory_fd(memory);
     int ret;
 
-    if (!client_credentials(client->watch.fd, &client->pid, &client->uid) ||
-        client_has_gone(client->watch.fd)) {
+    ret = client_credentials(client->watch.fd, &client->pid, &client->uid);
+    if (ret < 0) {
+        return g_strdup_printf("cannot tell who it is: %s",
+                               ivshmem_strerror(ret));
+    }
+    if (client_has_gone(client->watch.fd)) {
         *kind = IVSHMEM_REFUSED_GONE;
         return g_strdup("it has gone already");
     }
@@ -352,7 +371,7 @@ static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
             return g_strdup(error->message);
         }
     }
-    client->process = ivshmem_process_of(client->pid);
+    client_identify(client);
     client_make_room(door);
     ret = client_join(client, door, shm_fd);
     return ret < 0 ? g_strdup(client_explain(ret, kind)) : NULL;
@@ -386,11 +405,12 @@ void ivshmem_client_admit(IvshmemDoor *door, int sock)
 }
 
 bool ivshmem_client_resume(IvshmemRegion *region,
-                           const IvshmemClientHanded *handed)
+                           const IvshmemClientHanded *handed, GError **errp)
 {
     IvshmemMember *member = ivshmem_registry_find(region->registry, handed->id);
     IvshmemClient *client = client_new(region, handed->sock);
     int shm_fd = ivshmem_memory_fd(region->memory);
+    int ret = 0;
 
     client->pid = handed->pid;
     client->process = (IvshmemProcess) { handed->start ? handed->pid : 0,
@@ -400,10 +420,20 @@ bool ivshmem_client_resume(IvshmemRegion *region,
     client->name = *handed->name ? g_strdup(handed->name) : NULL;
     client->since = handed->since;
     if (client->read_only) {
-        shm_fd = ivshmem_memory_read_only_fd(region->memory, client->uid, NULL);
+        shm_fd = ivshmem_memory_read_only_fd(region->memory, client->uid, errp);
     }
-    if (!member || ivshmem_member_opaque(member) || shm_fd < 0 ||
-        ivshmem_loop_add(region->server->loop, &client->watch) < 0) {
+    if (!member || ivshmem_member_opaque(member)) {
+        ivshmem_error(errp, "client %u was not handed over as it should be",
+                      handed->id);
+        shm_fd = -1;
+    } else if (shm_fd >= 0) {
+        ret = ivshmem_loop_add(region->server->loop, &client->watch);
+        if (ret < 0) {
+            ivshmem_error(errp, "cannot watch client %u: %s", handed->id,
+                          ivshmem_strerror(ret));
+        }
+    }
+    if (shm_fd < 0 || ret < 0) {
         ivshmem_client_free(client);
         return false;
     }

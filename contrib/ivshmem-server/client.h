@@ -48,7 +48,7 @@ typedef struct IvshmemClientHanded {
  * way.
  */
 bool ivshmem_client_resume(IvshmemRegion *region,
-                           const IvshmemClientHanded *handed);
+                           const IvshmemClientHanded *handed, GError **errp);
 
 /* Disconnect, because of @reason.  @client is freed when the turn ends. */
 void ivshmem_client_drop(IvshmemClient *client, const char *reason, ...)

@@ -23,6 +23,9 @@
 /* Conversations at a time; others wait, as a status is written in no time. */
 #define CONTROL_MAX 16
 
+/* How long others wait when the system cannot accept anybody. */
+#define CONTROL_PAUSE_MS 100
+
 /* For the one who hands over and the one who takes over, who wait. */
 #define CONTROL_PATIENCE_MS 10000
 
@@ -39,6 +42,7 @@ struct IvshmemControl {
     IvshmemWatch watch;
     IvshmemListener listener;
     IvshmemServer *server;
+    guint pause_timer;          /* while nobody can be accepted */
     GPtrArray *conversations;
     GPtrArray *ended;           /* freed later, not in their own event */
 };
@@ -75,14 +79,23 @@ static void conversation_end(Conversation *c)
     g_ptr_array_add(c->control->ended, c);
 }
 
+static void control_failed(const char *what, int error)
+{
+    ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_REFUSE, NULL,
+                      "control socket: %s: %s", what, ivshmem_strerror(error));
+}
+
 static void conversation_write(Conversation *c)
 {
     ssize_t n = send(c->watch.fd, c->answer->str + c->sent,
                      c->answer->len - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-    if (n < 0 && errno == EAGAIN) {
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         ivshmem_loop_set_events(c->control->server->loop, &c->watch, EPOLLOUT);
         return;
+    }
+    if (n < 0 && errno != EPIPE) {
+        control_failed("cannot answer", -errno);
     }
     c->sent += n > 0 ? (size_t)n : 0;
     if (n <= 0 || c->sent == c->answer->len) {
@@ -90,13 +103,16 @@ static void conversation_write(Conversation *c)
     }
 }
 
-static bool conversation_may_replace(const Conversation *c)
+/* Why it may not, or NULL. */
+static const char *conversation_why_not_replace(const Conversation *c)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    return getsockopt(c->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
-        (who.uid == 0 || who.uid == geteuid());
+    if (getsockopt(c->watch.fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0) {
+        return g_strerror(errno);
+    }
+    return who.uid == 0 || who.uid == geteuid() ? NULL : "another user";
 }
 
 static void conversation_answer(Conversation *c)
@@ -110,11 +126,14 @@ static void conversation_answer(Conversation *c)
     } else if (strcmp(c->request, IVSHMEM_CONTROL_TEXT) == 0) {
         c->answer = ivshmem_status_text(server);
     } else if (strcmp(c->request, IVSHMEM_CONTROL_REPLACE) == 0) {
-        if (conversation_may_replace(c)) {
-            ivshmem_handover_give(server, c->watch.fd);
-        } else {
+        const char *why_not = conversation_why_not_replace(c);
+
+        if (why_not) {
             ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_REFUSE, NULL,
-                              "refused to hand over to another user");
+                              "refused to hand over to another user: %s",
+                              why_not);
+        } else {
+            ivshmem_handover_give(server, c->watch.fd);
         }
         conversation_end(c);
         return;
@@ -136,8 +155,11 @@ static void conversation_ready(IvshmemWatch *watch, uint32_t events)
         return;
     }
     n = read(watch->fd, c->request + c->got, sizeof(c->request) - 1 - c->got);
-    if (n < 0 && errno == EAGAIN) {
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return;
+    }
+    if (n < 0 && errno != ECONNRESET) {
+        control_failed("cannot read the request", -errno);
     }
     c->got += n > 0 ? (size_t)n : 0;
     end = memchr(c->request, '\n', c->got);
@@ -149,11 +171,20 @@ static void conversation_ready(IvshmemWatch *watch, uint32_t events)
     }
 }
 
+static gboolean control_resume(gpointer opaque)
+{
+    IvshmemControl *control = opaque;
+
+    control->pause_timer = 0;
+    ivshmem_loop_set_events(control->server->loop, &control->watch, EPOLLIN);
+    return G_SOURCE_REMOVE;
+}
+
 static void control_ready(IvshmemWatch *watch, uint32_t events)
 {
     IvshmemControl *control = (IvshmemControl *)watch;
     Conversation *c;
-    int sock;
+    int sock, ret;
 
     g_ptr_array_set_size(control->ended, 0);
     if (control->conversations->len >= CONTROL_MAX) {
@@ -161,7 +192,14 @@ static void control_ready(IvshmemWatch *watch, uint32_t events)
         conversation_end(g_ptr_array_index(control->conversations, 0));
     }
     sock = ivshmem_io_accept(control->listener.fd);
+    if (sock == -EAGAIN) {
+        return;
+    }
     if (sock < 0) {
+        control_failed("accept", sock);
+        ivshmem_loop_set_events(control->server->loop, &control->watch, 0);
+        control->pause_timer = g_timeout_add(CONTROL_PAUSE_MS, control_resume,
+                                             control);
         return;
     }
     c = g_new0(Conversation, 1);
@@ -170,7 +208,9 @@ static void control_ready(IvshmemWatch *watch, uint32_t events)
         .fd = sock, .events = EPOLLIN, .ready = conversation_ready,
     };
     g_ptr_array_add(control->conversations, c);
-    if (ivshmem_loop_add(control->server->loop, &c->watch) < 0) {
+    ret = ivshmem_loop_add(control->server->loop, &c->watch);
+    if (ret < 0) {
+        control_failed("cannot watch", ret);
         conversation_end(c);
     }
 }
@@ -216,6 +256,7 @@ void ivshmem_control_free(IvshmemControl *control)
     while (control->conversations->len) {
         conversation_end(g_ptr_array_index(control->conversations, 0));
     }
+    g_clear_handle_id(&control->pause_timer, g_source_remove);
     g_ptr_array_unref(control->conversations);
     g_ptr_array_unref(control->ended);
     ivshmem_loop_remove(control->server->loop, &control->watch);
@@ -243,7 +284,7 @@ int ivshmem_control_ask(const IvshmemConfig *config, const char *request)
     return ivshmem_fd_steal(&sock);
 }
 
-bool ivshmem_control_wait(int sock, short events)
+int ivshmem_control_wait(int sock, short events)
 {
     struct pollfd pfd = { .fd = sock, .events = events };
     int ret;
@@ -251,5 +292,5 @@ bool ivshmem_control_wait(int sock, short events)
     do {
         ret = poll(&pfd, 1, CONTROL_PATIENCE_MS);
     } while (ret < 0 && errno == EINTR);
-    return ret > 0;
+    return ret < 0 ? -errno : ret == 0 ? IVSHMEM_E_TIMEOUT : 0;
 }

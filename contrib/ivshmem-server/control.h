@@ -35,6 +35,6 @@ const IvshmemListener *ivshmem_control_listener(const IvshmemControl *control);
 int ivshmem_control_ask(const IvshmemConfig *config, const char *request);
 
 /* Wait until @sock can be read or written; false after ten seconds. */
-bool ivshmem_control_wait(int sock, short events);
+int ivshmem_control_wait(int sock, short events);
 
 #endif /* IVSHMEM_SERVER_CONTROL_H */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "daemon.h"
 #include "ivshmem-fd.h"
+#include "log.h"
 
 /* Writing end of a pipe to the parent, who waits for a byte. */
 static int daemon_parent = -1;
@@ -116,7 +117,11 @@ void ivshmem_daemon_notify(int *fd)
     do {
         n = write(*fd, "\n", 1);
     } while (n < 0 && errno == EINTR);
-    ivshmem_fd_close(fd);       /* who does not read does not care */
+    if (n < 0 && errno != EPIPE) {      /* who does not read does not care */
+        ivshmem_log(G_LOG_LEVEL_WARNING, "cannot tell that we are ready: %s",
+                    g_strerror(errno));
+    }
+    ivshmem_fd_close(fd);
 }
 
 /* Pid file */

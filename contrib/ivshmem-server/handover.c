@@ -6,7 +6,8 @@
  * On the wire: frames as in the ivshmem protocol.  The first has the number of
  * those that follow and a descriptor of the document, a serialized GVariant;
  * the others a descriptor each, with the number by which the document calls it.
- * The successor answers with one byte, and then sees the end.
+ * The successor answers with one byte, and then sees the end; or one byte, if
+ * its predecessor goes on after all.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -118,34 +119,37 @@ static int give_file(GVariant *document)
     while (fd >= 0 && left > 0) {
         ssize_t n = write(fd, data, left);
 
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
         if (n <= 0) {
-            return -1;
+            return n < 0 ? -errno : -ENOSPC;
         }
         data += n;
         left -= (size_t)n;
     }
-    return ivshmem_fd_steal(&fd);
+    return fd < 0 ? -errno : ivshmem_fd_steal(&fd);
 }
 
 /* Others wait meanwhile: it is a matter of milliseconds. */
-static bool give_frames(int sock, const IvshmemFrame *frames, size_t n)
+static int give_frames(int sock, const IvshmemFrame *frames, size_t n)
 {
     while (n > 0) {
         ssize_t sent = ivshmem_io_send(sock, frames, n);
 
-        if (sent == -EAGAIN && ivshmem_control_wait(sock, POLLOUT)) {
-            continue;
+        if (sent == -EAGAIN) {
+            sent = ivshmem_control_wait(sock, POLLOUT);
         }
         if (sent < 0) {
-            return false;
+            return (int)sent;
         }
         frames += sent;
         n -= (size_t)sent;
     }
-    return true;
+    return 0;
 }
 
-static bool give_all(IvshmemServer *server, int sock)
+static int give_all(IvshmemServer *server, int sock)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
     g_autoptr(GVariant) document = give_document(server, fds);
@@ -158,21 +162,42 @@ static bool give_all(IvshmemServer *server, int sock)
 
         frames[i + 1] = (IvshmemFrame) { fd, fd };
     }
-    return file >= 0 && give_frames(sock, frames, fds->len + 1);
+    return file < 0 ? file : give_frames(sock, frames, fds->len + 1);
+}
+
+static int give_and_wait(IvshmemServer *server, int sock)
+{
+    int ret = give_all(server, sock);
+    ssize_t n = 0;
+    char byte;
+
+    if (ret == 0) {
+        ret = ivshmem_control_wait(sock, POLLIN);
+    }
+    if (ret == 0) {
+        do {
+            n = read(sock, &byte, 1);
+        } while (n < 0 && errno == EINTR);
+        ret = n < 0 ? -errno : n == 0 ? IVSHMEM_E_EOF : 0;
+    }
+    return ret;
 }
 
 void ivshmem_handover_give(IvshmemServer *server, int sock)
 {
-    char byte;
+    int ret;
 
     ivshmem_log(G_LOG_LEVEL_MESSAGE, "handing over to a successor");
-    if (give_all(server, sock) && ivshmem_control_wait(sock, POLLIN) &&
-        read(sock, &byte, 1) == 1) {
+    ret = give_and_wait(server, sock);
+    if (ret == 0) {
         ivshmem_log(G_LOG_LEVEL_MESSAGE, "handed over");
         server->handed_over(server->handed_over_opaque);
     }
-    ivshmem_log(G_LOG_LEVEL_WARNING, "the successor did not confirm; "
-                "going on as before");
+    ivshmem_log(G_LOG_LEVEL_WARNING, "the successor did not confirm (%s); "
+                "going on as before", ivshmem_strerror(ret));
+    if (send(sock, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+        /* It has gone, too. */
+    }
 }
 
 /* Names under which the service manager keeps things. */
@@ -222,11 +247,11 @@ static int take_fd(int saved, void *opaque)
         ? GPOINTER_TO_INT(value) : -1;
 }
 
-/* Returns 1 with a frame, or 0 at the end and on any error. */
+/* 0 with a frame, or why there is none. */
 static int take_frame(int sock, IvshmemFrame *frame)
 {
     IvshmemFramer framer;
-    int ret = 0;
+    int ret = 0, left;
 
     ivshmem_framer_init(&framer);
     while (ret == 0) {
@@ -235,29 +260,33 @@ static int take_frame(int sock, IvshmemFrame *frame)
         ssize_t n = ivshmem_io_recv(sock, bytes, ivshmem_framer_want(&framer),
                                     &fd);
 
-        if (n == -EAGAIN && ivshmem_control_wait(sock, POLLIN)) {
-            continue;
+        if (n == -EAGAIN) {
+            ret = ivshmem_control_wait(sock, POLLIN);
+        } else if (n <= 0) {
+            ret = n < 0 ? (int)n : IVSHMEM_E_EOF;
+        } else {
+            ret = ivshmem_framer_push(&framer, bytes, (size_t)n, fd, frame);
         }
-        ret = n > 0 ? ivshmem_framer_push(&framer, bytes, (size_t)n, fd, frame)
-                    : -1;
         if (ret < 0) {
             ivshmem_fd_close(&fd);
         }
     }
-    if (ret < 0) {
-        int left = ivshmem_framer_reset(&framer);
-
-        ivshmem_fd_close(&left);
+    if (ret > 0) {
+        return 0;
     }
-    return ret > 0;
+    left = ivshmem_framer_reset(&framer);
+    ivshmem_fd_close(&left);
+    return ret;
 }
 
+/* NULL: it is none, or cannot be read, and then errno says why. */
 static GVariant *take_document(int fd)
 {
     struct stat st;
     g_autofree char *data = NULL;
     GVariant *document;
 
+    errno = 0;
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_size > DOCUMENT_MAX) {
         return NULL;
     }
@@ -272,24 +301,30 @@ static GVariant *take_document(int fd)
     return document;
 }
 
-static bool take_all(IvshmemHandover *handover)
+/* 0, or why not all has come. */
+static int take_all(IvshmemHandover *handover)
 {
     IvshmemFrame frame;
     int64_t count;
+    int ret = take_frame(handover->sock, &frame);
 
-    if (!take_frame(handover->sock, &frame)) {
-        return false;
+    if (ret < 0) {
+        return ret;
     }
     handover->document = take_document(frame.fd);
+    if (!handover->document) {
+        ret = errno ? -errno : -EBADMSG;
+    }
     ivshmem_fd_close(&frame.fd);
-    for (count = frame.value; count > 0; count--) {
-        if (!take_frame(handover->sock, &frame)) {
-            return false;
+    for (count = frame.value; ret == 0 && count > 0; count--) {
+        ret = take_frame(handover->sock, &frame);
+        if (ret < 0) {
+            return ret;
         }
         g_hash_table_insert(handover->fds, GINT_TO_POINTER((int)frame.value),
                             GINT_TO_POINTER(frame.fd));
     }
-    return handover->document;
+    return ret;
 }
 
 /* What is handed over must have a place in the configuration. */
@@ -317,7 +352,7 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
                                        GError **errp)
 {
     IvshmemHandover *handover;
-    int sock = ivshmem_control_ask(config, IVSHMEM_CONTROL_REPLACE);
+    int ret, sock = ivshmem_control_ask(config, IVSHMEM_CONTROL_REPLACE);
 
     if (sock == -ENOENT || sock == -ECONNREFUSED) {
         ivshmem_log(G_LOG_LEVEL_MESSAGE, "there is no server to replace");
@@ -331,9 +366,11 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
     handover = g_new0(IvshmemHandover, 1);
     handover->sock = sock;
     handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
-    if (!take_all(handover)) {
-        ivshmem_error(errp, "the server to be replaced did not hand over; its "
-                      "log says why, and it goes on");
+    ret = take_all(handover);
+    if (ret < 0) {
+        ivshmem_error(errp, "the server to be replaced did not hand over: %s; "
+                      "its log may say more, and it goes on",
+                      ivshmem_strerror(ret));
     } else if (take_check(handover, config, errp)) {
         return handover;
     }
@@ -468,9 +505,8 @@ bool ivshmem_handover_clients(IvshmemHandover *handover, IvshmemRegion *region,
                                &c.since)) {
         c.read_only = read_only;
         c.sock = take_fd(sock, handover);
-        if (!ivshmem_client_resume(region, &c)) {
-            ivshmem_error(errp, "region %s: client %u was not handed over as "
-                          "it should be", region->config->name, c.id);
+        if (!ivshmem_client_resume(region, &c, errp)) {
+            g_prefix_error(errp, "region %s: ", region->config->name);
             return false;
         }
     }
@@ -506,13 +542,27 @@ bool ivshmem_handover_listener(IvshmemHandover *handover, const char *path,
 bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
 {
     char byte = 0;
-    bool ok = handover->sock < 0 ||
-        (send(handover->sock, &byte, 1, MSG_NOSIGNAL) == 1 &&
-         ivshmem_control_wait(handover->sock, POLLIN) &&
-         read(handover->sock, &byte, 1) <= 0);
+    ssize_t n;
+    int ret;
 
-    if (!ok) {
-        ivshmem_error(errp, "the server to be replaced does not end");
+    if (handover->sock < 0) {
+        return true;
     }
-    return ok;
+    do {
+        n = send(handover->sock, &byte, 1, MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    ret = n < 0 ? -errno : ivshmem_control_wait(handover->sock, POLLIN);
+    if (n < 0 || ret == IVSHMEM_E_TIMEOUT) {
+        ivshmem_error(errp, "the server to be replaced does not end: %s",
+                      ivshmem_strerror(ret));
+        return false;
+    }
+    do {
+        n = read(handover->sock, &byte, 1);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        ivshmem_error(errp, "the server to be replaced goes on; its log says "
+                      "why");
+    }
+    return n <= 0;
 }

@@ -51,32 +51,54 @@ static int listener_lock(const char *path)
 }
 
 /*
- * Whether some process has the socket at @path open.  Connecting with another
- * type of socket tells, and is not noticed by that process.
+ * Whether some process has the socket at @path open: 1, 0 or -errno.
+ * Connecting with another type of socket tells, and is not noticed by that
+ * process.
  */
-static bool listener_is_alive(const char *path)
+static int listener_is_alive(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     IVSHMEM_FD_AUTO int probe = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int ret;
 
+    if (probe < 0) {
+        return -errno;
+    }
     g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    return connect(probe, (struct sockaddr *)&address, sizeof(address)) == 0 ||
-        errno != ECONNREFUSED;
+    do {
+        ret = connect(probe, (struct sockaddr *)&address, sizeof(address));
+    } while (ret < 0 && errno == EINTR);
+    if (ret == 0 || errno == EPROTOTYPE) {
+        return 1;
+    }
+    return errno == ECONNREFUSED || errno == ENOENT ? 0 : -errno;
 }
 
 static bool listener_clear_path(const char *path, GError **errp)
 {
     struct stat st;
+    int alive;
 
     if (lstat(path, &st) < 0) {
-        return true;            /* bind() finds the words for other errors */
+        if (errno == ENOENT || errno == ENOTDIR) {
+            return true;        /* bind() finds the words */
+        }
+        ivshmem_error(errp, "cannot examine %s: %s", path, g_strerror(errno));
+        return false;
     }
     if (!S_ISSOCK(st.st_mode)) {
         ivshmem_error(errp, "%s exists and is not a socket; remove it, or use "
                       "another path", path);
         return false;
     }
-    if (listener_is_alive(path)) {
+    alive = listener_is_alive(path);
+    if (alive < 0) {
+        ivshmem_error(errp, "cannot tell whether a server is running on %s: "
+                      "%s; if none is, remove it", path,
+                      ivshmem_strerror(alive));
+        return false;
+    }
+    if (alive) {
         ivshmem_error(errp, "another server is running on %s; stop it, or use "
                       "another path", path);
         return false;

@@ -216,8 +216,8 @@ static bool options_ready_fd(const char *text, int *fd, GError **errp)
     }
     *fd = (int)number;
     if (fcntl(*fd, F_SETFD, FD_CLOEXEC) < 0) {
-        ivshmem_error(errp, "--ready-fd: descriptor %d is not open; pass the "
-                      "writing end of a pipe", *fd);
+        ivshmem_error(errp, "--ready-fd: descriptor %d is not open (%s); pass "
+                      "the writing end of a pipe", *fd, g_strerror(errno));
         return false;
     }
     return true;

@@ -36,6 +36,7 @@ static GString *query_ask(const IvshmemConfig *config, GError **errp)
     IVSHMEM_FD_AUTO int sock = ivshmem_control_ask(config,
                                                    query_request(config));
     ssize_t n = 1;
+    int ret = 0;
 
     if (sock < 0) {
         ivshmem_error(errp, "no server answers on %s: %s; give its -S, "
@@ -43,18 +44,24 @@ static GString *query_ask(const IvshmemConfig *config, GError **errp)
                       ivshmem_strerror(sock));
         return NULL;
     }
-    while (n > 0 && ivshmem_control_wait(sock, POLLIN)) {
+    while (n > 0 && ret == 0) {
         char bytes[4096];
 
+        ret = ivshmem_control_wait(sock, POLLIN);
+        if (ret < 0) {
+            break;
+        }
         n = read(sock, bytes, sizeof(bytes));
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
             n = 1;
             continue;
         }
+        ret = n < 0 ? -errno : 0;
         g_string_append_len(answer, bytes, MAX(n, 0));
     }
-    if (n != 0) {
-        ivshmem_error(errp, "the server on %s did not finish its answer", path);
+    if (ret < 0 || answer->len == 0) {
+        ivshmem_error(errp, "the server on %s did not finish its answer: %s",
+                      path, ivshmem_strerror(ret < 0 ? ret : IVSHMEM_E_EOF));
         return NULL;
     }
     return g_steal_pointer(&answer);

@@ -255,8 +255,7 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
     g_autoptr(GError) error = NULL;
     g_autofree char *name = NULL;
     IvshmemMemory *memory = NULL;
-    bool lost;
-    int fd;
+    int fd, lost = 0;
 
     if (config->kind != IVSHMEM_MEMORY_MEMFD &&
         config->kind != IVSHMEM_MEMORY_HUGETLB) {
@@ -264,7 +263,6 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
     }
     name = region_memory_name(region);
     fd = ivshmem_systemd_take(name);
-    lost = false;
     if (fd < 0) {
         fd = ivshmem_state_find_memory(region->state, &lost);
     }
@@ -273,9 +271,10 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
     }
     if (!memory && (fd >= 0 || lost)) {
         ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: clients that come back "
-                    "will find other memory: %s", region->config->name, error ?
-                    error->message : "cannot take theirs (run as root, or use "
-                    "memory=shm:)");
+                    "will find other memory: %s%s", region->config->name,
+                    error ? error->message : ivshmem_strerror(lost),
+                    error ? ""
+                    : ": cannot take theirs (run as root, or use memory=shm:)");
     }
     return memory;
 }
@@ -433,9 +432,12 @@ static void region_open_new_door(IvshmemRegion *region,
     if (door && door_start(door, &error)) {
         ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: opened socket %s",
                     config->name, socket->socket.path);
-    } else {
-        ivshmem_log(G_LOG_LEVEL_CRITICAL, "region %s: %s", config->name,
-                    error->message);
+        return;
+    }
+    ivshmem_log(G_LOG_LEVEL_CRITICAL, "region %s: %s", config->name,
+                error->message);
+    if (door) {
+        g_ptr_array_remove(region->doors, door);
     }
 }
 

@@ -323,15 +323,19 @@ IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
     memory->fd = fd;
     memory->found = true;
     memory->sealed = (fcntl(fd, F_GET_SEALS) & seals) == seals;
-    if (!memory->sealed || !memory_round_up(memory, errp) ||
-        fstat(fd, &st) < 0 || (uint64_t)st.st_size != memory->size) {
-        g_clear_error(errp);
-        ivshmem_error(errp, "the memory that clients of a former server have "
-                      "is not sealed, or has another size");
-        ivshmem_memory_close(memory, false);
-        return NULL;
+    if (memory_round_up(memory, errp)) {
+        if (fstat(fd, &st) < 0) {
+            ivshmem_error(errp, "cannot examine the memory that they have: %s",
+                          g_strerror(errno));
+        } else if (memory->sealed && (uint64_t)st.st_size == memory->size) {
+            return memory;
+        } else {
+            ivshmem_error(errp, "the memory that clients of a former server "
+                          "have is not sealed, or has another size");
+        }
     }
-    return memory;
+    ivshmem_memory_close(memory, false);
+    return NULL;
 }
 
 void ivshmem_memory_close(IvshmemMemory *memory, bool remove)

@@ -20,6 +20,7 @@
 #include "error.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-wire.h"
+#include "log.h"
 #include "state.h"
 
 #define STATE_HEADER "ivshmem-server state 1"
@@ -40,14 +41,14 @@ struct IvshmemState {
     GString *text;              /* being written */
 };
 
-IvshmemProcess ivshmem_process_of(pid_t pid)
+IvshmemProcess ivshmem_process_of(pid_t pid, GError **errp)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = NULL;
     IvshmemProcess process = { 0 };
     const char *end;
 
-    if (pid <= 0 || !g_file_get_contents(path, &text, NULL, NULL)) {
+    if (pid <= 0 || !g_file_get_contents(path, &text, NULL, errp)) {
         return process;
     }
     /* Field 22; the name, field 2, may contain anything but ends with ')'. */
@@ -62,8 +63,14 @@ IvshmemProcess ivshmem_process_of(pid_t pid)
 
 static bool process_is_alive(IvshmemProcess process)
 {
-    IvshmemProcess now = ivshmem_process_of(process.pid);
+    g_autoptr(GError) error = NULL;
+    IvshmemProcess now = ivshmem_process_of(process.pid, &error);
 
+    if (error && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "%s; taking it that the process lives",
+                    error->message);
+        return true;
+    }
     return now.pid != 0 && now.start == process.start;
 }
 
@@ -92,16 +99,28 @@ static char *state_read(const char *path)
                                   O_CLOEXEC);
     g_autofree char *text = NULL;
     struct stat st;
-    ssize_t n;
+    ssize_t n = -1;
 
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-        (st.st_uid != geteuid() && st.st_uid != 0) ||
-        st.st_size > STATE_SIZE_MAX) {
+    if (fd < 0 && errno == ENOENT) {
         return NULL;
     }
-    text = g_malloc0((gsize)st.st_size + 1);
-    n = read(fd, text, (size_t)st.st_size);
-    return n == st.st_size ? g_steal_pointer(&text) : NULL;
+    if (fd >= 0 && fstat(fd, &st) == 0) {
+        if (!S_ISREG(st.st_mode) ||
+            (st.st_uid != geteuid() && st.st_uid != 0) ||
+            st.st_size > STATE_SIZE_MAX) {
+            return NULL;
+        }
+        text = g_malloc0((gsize)st.st_size + 1);
+        do {
+            n = read(fd, text, (size_t)st.st_size);
+        } while (n < 0 && errno == EINTR);
+    }
+    if (n < 0) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "cannot read %s: %s; clients that "
+                    "come back may get other ids and other memory", path,
+                    g_strerror(errno));
+    }
+    return n >= 0 && n == st.st_size ? g_steal_pointer(&text) : NULL;
 }
 
 IvshmemState *ivshmem_state_open(const char *path)
@@ -174,47 +193,55 @@ unsigned ivshmem_state_each(IvshmemState *state,
 
 /* Memory */
 
-/* The number of the descriptor under which @pid has the file, or -1. */
+/* The number of the descriptor under which @pid has the file, or -errno. */
 static int state_find_fd(const IvshmemState *state, pid_t pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/fd", (int)pid);
     DIR *dir = opendir(path);
     struct dirent *entry;
-    int found = -1;
+    int found = -ENOENT;
 
-    while (dir && found < 0 && (entry = readdir(dir))) {
+    if (!dir) {
+        return -errno;
+    }
+    while (found < 0 && (entry = readdir(dir))) {
         struct stat st;
 
-        if (fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 &&
-            st.st_dev == state->memory_dev && st.st_ino == state->memory_ino) {
+        if (fstatat(dirfd(dir), entry->d_name, &st, 0) < 0) {
+            found = errno == ENOENT ? found : -errno;
+        } else if (st.st_dev == state->memory_dev &&
+                   st.st_ino == state->memory_ino) {
             found = atoi(entry->d_name);
         }
     }
-    if (dir) {
-        closedir(dir);
-    }
+    closedir(dir);
     return found;
 }
 
-/* The very open file that the client has: with the same rights. */
+/* The very open file that the client has, with the same rights, or -errno. */
 static int state_take_fd(pid_t pid, int number)
 {
     IVSHMEM_FD_AUTO int process = (int)syscall(SYS_pidfd_open, pid, 0);
     IVSHMEM_FD_AUTO int fd = -1;
+    int flags;
 
     if (process < 0) {
-        return -1;
+        return -errno;
     }
     fd = (int)syscall(SYS_pidfd_getfd, process, number, 0);
-    if (fd < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR) {
-        return -1;              /* a client that may only read */
+    flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    if (flags < 0) {
+        return -errno;
+    }
+    if ((flags & O_ACCMODE) != O_RDWR) {
+        return -EACCES;         /* a client that may only read */
     }
     return ivshmem_fd_steal(&fd);
 }
 
-int ivshmem_state_find_memory(const IvshmemState *state, bool *lost)
+int ivshmem_state_find_memory(const IvshmemState *state, int *lost)
 {
-    *lost = false;
+    *lost = 0;
     for (unsigned i = 0; state->memory_ino && i < state->clients->len; i++) {
         IvshmemProcess process =
             g_array_index(state->clients, StateClient, i).process;
@@ -224,11 +251,11 @@ int ivshmem_state_find_memory(const IvshmemState *state, bool *lost)
             continue;
         }
         number = state_find_fd(state, process.pid);
-        fd = number < 0 ? -1 : state_take_fd(process.pid, number);
+        fd = number < 0 ? number : state_take_fd(process.pid, number);
         if (fd >= 0) {
             return fd;
         }
-        *lost = true;
+        *lost = fd;
     }
     return -1;
 }
@@ -266,6 +293,7 @@ bool ivshmem_state_end(IvshmemState *state, GError **errp)
     IVSHMEM_FD_AUTO int fd = g_mkstemp_full(temporary, O_RDWR | O_CLOEXEC,
                                             0600);
 
+    errno = fd < 0 ? errno : ENOSPC;    /* of a write that is too short */
     if (fd < 0 || write(fd, state->text->str, state->text->len) !=
         (ssize_t)state->text->len || rename(temporary, state->path) < 0) {
         ivshmem_error(errp, "cannot write %s: %s; after a crash, clients may "

@@ -20,8 +20,8 @@ typedef struct IvshmemProcess {
     uint64_t start;             /* clock ticks after boot */
 } IvshmemProcess;
 
-/* Fills in the start time; pid 0 if there is no such process. */
-IvshmemProcess ivshmem_process_of(pid_t pid);
+/* Fills in the start time; pid 0 if that cannot be found out, see @errp. */
+IvshmemProcess ivshmem_process_of(pid_t pid, GError **errp);
 
 /* Reads what a server that crashed has left at @path, if anything. */
 IvshmemState *ivshmem_state_open(const char *path);
@@ -46,10 +46,10 @@ unsigned ivshmem_state_each(IvshmemState *state,
 
 /*
  * The memory that the dead server's clients may still have, as an open file
- * that the caller owns, or -1.  *@lost: some client has it, but we may not take
- * it.
+ * that the caller owns, or -1.  *@lost: why it could not be taken from some
+ * client that has it, as -errno, or 0.
  */
-int ivshmem_state_find_memory(const IvshmemState *state, bool *lost);
+int ivshmem_state_find_memory(const IvshmemState *state, int *lost);
 
 /* Nobody has to come back. */
 void ivshmem_state_forget(IvshmemState *state);
