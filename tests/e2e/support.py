@@ -132,6 +132,11 @@ class Stream:
         with self.changed:
             return self.data.decode("utf-8", "replace")
 
+    def wait_change(self, seconds):
+        """Until there is more, or for so long."""
+        with self.changed:
+            self.changed.wait(seconds)
+
     def wait_until(self, test, seconds=DEFAULT_WAIT, what="output"):
         """Wait until test(bytes from the mark) gives a true value; returns that."""
         limit = Deadline(seconds)

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Every system call of ivshmem-server fails in turn: it says what it could not do, and goes on with
+the rest, or ends with status 1 if it cannot start.
+"""
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import fault
+import support
+from server_load import ConfigServer
+
+VECTORS = 2
+TEXT = """[server]
+control-socket=DIR/ctl
+[region a]
+size=64K
+vectors=2
+socket=DIR/a
+numa-node=0
+[client a/reader]
+socket=DIR/reader
+access=read-only
+socket-mode=0600
+socket-group=0
+[region named]
+size=64K
+memory=shm:NAME
+prealloc=yes
+socket=DIR/named
+"""
+MORE = """[client a/more]
+socket=DIR/more
+[region b]
+size=64K
+socket=DIR/b
+"""
+CRASH_TEXT = """[region a]
+size=64K
+vectors=2
+socket=DIR/a
+"""
+# Other words for an errno, and what the log says when it hits one client alone.
+SAME = {"Too many open files": "out of (file )?descriptors",
+        "Connection refused": "there is no server to replace",
+        "Broken pipe": "left: |disconnected"}
+
+# Functions that the server takes from the C library and that are no system calls, or such that
+# cannot fail in a way that matters: an allocation that fails ends the program, as everywhere in
+# GLib.  A new one goes here or into the shim.
+HARMLESS = set("""
+__cxa_finalize __errno_location __isoc99_sscanf __libc_start_main _exit close closedir dirfd exit
+fflush fprintf fputs fwrite geteuid getpid gettid isatty memchr memcmp memcpy memset munmap openlog
+printf puts readdir64 setlocale signal sigaction snprintf strchr strcmp strcspn strerror strlen
+strncmp strrchr strspn strstr strtol strtoul sysconf syslog clock_gettime __stack_chk_fail
+getgrnam getpwnam getpwuid
+""".split())
+
+
+class FaultServer(ConfigServer):
+    """ready: whether it came so far."""
+    ready = False
+
+    def _wait_ready(self, ready):
+        if not support.select.select([ready], [], [], 20 * support.SCALE)[0]:
+            raise support.TimeoutExpired("neither ready nor ended: " + self.err.text)
+        self.ready = bool(os.read(ready, 1))
+        if not self.ready:
+            try:
+                self.wait(1)
+            except support.TimeoutExpired:
+                pass            # it could not tell, and serves
+
+    @property
+    def failed(self):
+        return not self.ready and self.status is not None
+
+
+class Run:
+    """One life with one fault, in a directory of its own."""
+
+    def __init__(self, what, text=TEXT):
+        self.fault = what
+        self.dir = support.temporary_directory()
+        self.control = fault.Control(self.dir)
+        self.group = fault.Group(os.path.join(self.dir, "a"), VECTORS)
+        self.processes = []
+        self.config(text)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def config(self, text):
+        with open(self.path("server.conf"), "w", encoding="ascii") as out:
+            out.write(text.replace("DIR", self.dir).replace("NAME", os.path.basename(self.dir)))
+
+    def serve(self, *options, clean=False):
+        server = FaultServer("--config", self.path("server.conf"), *options,
+                             env=None if clean else self.control.env)
+        self.processes.append(server)
+        return server
+
+    def arm(self):
+        self.control.arm(self.fault, NUMBERS.get(self.fault.call))
+
+    def explained(self, *servers):
+        """Something went wrong: the reason must have been given."""
+        words = re.compile("%s|%s" % (re.escape(self.fault.text), SAME.get(self.fault.text, "$^")))
+        limit = support.Deadline(2)
+        while not any(words.search(server.err.text) for server in servers):
+            if limit.expired():
+                raise AssertionError("it did not say \"%s\":\n%s" % (
+                    self.fault.text, "".join(server.err.text for server in servers)))
+            servers[0].err.wait_change(min(limit.left(), 0.1))
+
+    def settle(self, server):
+        """All know all; one client may have been turned away, if the log says why."""
+        if self.group.settle(retries=1):
+            self.explained(server)
+        self.group.ring_all()
+        self.alive(server)
+
+    def alive(self, server):
+        if server.status is not None:
+            raise AssertionError("it ended with status %d: %s" % (server.wait(), server.err.text))
+
+    def ended(self, server, *statuses):
+        status = server.wait(20)
+        if status not in statuses:
+            raise AssertionError("it ended with status %d: %s" % (status, server.err.text))
+        return status
+
+    def start_clean(self):
+        """What it left behind is in nobody's way."""
+        server = self.serve(clean=True)
+        if not server.ready:
+            raise AssertionError("nor does the next one start: " + server.err.text)
+        self.group.join(2)
+        self.settle(server)
+        self.group.close()
+        server.stop()
+
+    def descriptors(self, server):
+        return len([name for name in os.listdir("/proc/%d/fd" % server.pid)])
+
+    def close(self):
+        self.group.close()
+        for process in reversed(self.processes):
+            process.stop()
+        self.control.close()
+        name = "/dev/shm/" + os.path.basename(self.dir)
+        if os.path.exists(name):
+            os.unlink(name)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+NUMBERS = {}                    # of the calls, in the shim's table
+
+
+class Lives(support.TestCase):
+    def fail_each(self, live, *args):
+        """live(Run) without a fault, to count; then with each."""
+        def run(what):
+            life = Run(what, *args)
+            try:
+                live(life)
+                return life.control.counts
+            finally:
+                life.close()
+        counts = run(fault.NONE)
+        faults = list(fault.plan(counts))
+        self.assertGreater(len(faults), 10)
+        tried = fault.each(run, faults)
+        print("     %d calls of %d functions" % (sum(counts.values()), len(counts)), flush=True)
+        self.assertEqual(tried, len(faults))
+
+    def setUp(self):
+        super().setUp()
+        if not NUMBERS:
+            control = fault.Control(self.dir)
+            subprocess.run([support.program("server"), "--version"], env=control.env, check=True,
+                           stdout=subprocess.DEVNULL)
+            NUMBERS.update(control.numbers)
+            control.close()
+
+    def test_the_shim_knows_every_system_call(self):
+        if not shutil.which("nm"):
+            self.skipTest("no nm: apt-get install binutils")
+        fault.Control(self.dir).close()
+        for name in ("server", "client"):
+            listed = subprocess.run(["nm", "-D", "--undefined-only", support.program(name)],
+                                    check=True, stdout=subprocess.PIPE, text=True).stdout
+            taken = set(re.findall(r" U (\w+)@GLIBC", listed))
+            plain = {call.replace("v64v2", "v2").replace("64", "") for call in taken}
+            self.assertEqual(plain - {call.replace("64", "") for call in HARMLESS} -
+                             set(NUMBERS), set(), "%s: neither failed nor known as harmless" % name)
+
+    def test_start_serve_reload_stop(self):
+        self.fail_each(self.serve_and_stop)
+
+    def serve_and_stop(self, life):
+        life.arm()
+        server = life.serve()
+        if not server.ready:
+            life.explained(server)
+        if server.failed:
+            self.ended_at_start(life, server)
+            return
+        life.group.join(3)
+        life.settle(server)
+        life.group.leave(1)
+        life.settle(server)
+        if not fault.ask(life.path("ctl"), "status"):
+            life.explained(server)
+            if not os.path.exists(life.path("ctl")):
+                raise AssertionError("no control socket, but it was asked for")
+            self.assertEqual(len(fault.ask(life.path("ctl"), "status")["regions"]), 2)
+        self.reload(life, server)
+        life.settle(server)
+        server.signal(signal.SIGTERM)
+        life.ended(server, 0)
+        life.control.off()
+        life.group.close()
+        life.start_clean()
+
+    def ended_at_start(self, life, server):
+        life.ended(server, 1)
+        life.control.off()
+        life.start_clean()
+
+    def reload(self, life, server):
+        life.config(TEXT + MORE)
+        server.signal(signal.SIGHUP)
+        said = server.err.wait_for("SIGHUP: (read|nothing changed)", 10)
+        if said.group(1) != b"read" or not self.reachable(life):
+            life.explained(server)
+            server.signal(signal.SIGHUP)
+            server.err.wait_for("SIGHUP: read", 10)
+            self.assertTrue(self.reachable(life), "nor are they after a second SIGHUP\n" +
+                            server.err.text)
+
+    def reachable(self, life):
+        """The sockets that the new configuration brings."""
+        for name in ("more", "b"):
+            if not os.path.exists(life.path(name)):
+                return False
+            other = fault.Group(life.path(name), 1)
+            try:
+                other.join()
+                limit = support.Deadline(5)
+                while other.members[0].id is None and not limit.expired():
+                    support.select.select([other.members[0].sock], [], [], 0.1)
+                    other.members[0].read()
+                    if other.members[0].lost:
+                        return False
+                if other.members[0].id is None:
+                    raise AssertionError("socket %s is there, but nobody answers" % name)
+            except ConnectionError:
+                return False
+            finally:
+                other.close()
+        return True
+
+    def test_handing_over(self):
+        self.fail_each(self.hand_over)
+
+    def hand_over(self, life):
+        server = life.serve()
+        life.group.join(3)
+        life.settle(server)
+        life.arm()
+        successor = life.serve("--replace", clean=True)
+        if successor.ready:
+            life.ended(server, 0)
+            server = successor
+        else:
+            life.ended(successor, 1)
+            life.explained(server, successor)
+        life.settle(server)
+        life.group.join(1)
+        life.settle(server)
+        life.control.off()
+        server.signal(signal.SIGTERM)
+        life.ended(server, 0)
+
+    def test_taking_over(self):
+        self.fail_each(self.take_over)
+
+    def take_over(self, life):
+        former = life.serve(clean=True)
+        life.group.join(3)
+        life.settle(former)
+        life.arm()
+        server = life.serve("--replace")
+        life.control.off()
+        if not server.ready:
+            life.explained(server, former)
+        if server.failed:
+            life.ended(server, 1)
+            server = former
+        else:
+            life.ended(former, 0)
+        life.settle(server)
+        life.group.join(1)
+        life.settle(server)
+        server.signal(signal.SIGTERM)
+        life.ended(server, 0)
+
+    def test_coming_back_after_a_crash(self):
+        self.fail_each(self.come_back, CRASH_TEXT)
+
+    def come_back(self, life):
+        former = life.serve(clean=True)
+        life.group.join(2)
+        life.settle(former)
+        former.signal(signal.SIGKILL)
+        former.wait()
+        lost, life.group.members = life.group.members, []
+        life.arm()
+        server = life.serve()
+        if not server.ready:
+            life.explained(server)
+        if server.failed:
+            self.ended_at_start(life, server)
+            return
+        life.group.join(2)
+        life.settle(server)
+        if (os.fstat(life.group.members[0].memory) != os.fstat(lost[0].memory) or
+                {member.id for member in life.group.members} != {0, 1}):
+            life.explained(server)
+        for member in lost:
+            member.close()
+        life.control.off()
+        server.signal(signal.SIGTERM)
+        life.ended(server, 0)
