@@ -1,8 +1,8 @@
 /*
  * ivshmem-client: a peer on the host, for people and for scripts.
  *
- * Options, and lines of input from -c, a terminal or a pipe.  Not responsible
- * for what they do (command.c).
+ * Lines of input from -c, a terminal or a pipe.  Not responsible for options
+ * (options.c), nor for what commands do (command.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 #include "command.h"
+#include "options.h"
 
 /* A longer line is not meant for us. */
 #define MAIN_LINE_MAX (1024 * 1024)
@@ -23,40 +24,6 @@ enum {
     STATUS_FAILED,              /* a command did */
     STATUS_USAGE,
     STATUS_NO_SERVER,           /* not there, or gone */
-};
-
-typedef struct Options {
-    char *socket;
-    char *timeout;
-    char **commands;
-    int fd;
-    gboolean json, events, reconnect, verbose, version;
-} Options;
-
-static Options options = { .fd = -1 };
-
-static const GOptionEntry option_entries[] = {
-    { "socket", 'S', 0, G_OPTION_ARG_FILENAME, &options.socket,
-      "the server's socket (default: /tmp/ivshmem_socket)", "PATH" },
-    { "fd", 0, 0, G_OPTION_ARG_INT, &options.fd,
-      "an inherited, connected socket instead", "N" },
-    { "command", 'c', 0, G_OPTION_ARG_STRING_ARRAY, &options.commands,
-      "run COMMAND and then end; may be repeated", "COMMAND" },
-    { "json", 0, 0, G_OPTION_ARG_NONE, &options.json,
-      "answer with one JSON object per line", NULL },
-    { "events", 0, 0, G_OPTION_ARG_NONE, &options.events,
-      "print joins, leaves and rings as they come (default at a terminal)",
-      NULL },
-    { "reconnect", 0, 0, G_OPTION_ARG_NONE, &options.reconnect,
-      "wait for a server that goes away to come back (default at a terminal)",
-      NULL },
-    { "timeout", 0, 0, G_OPTION_ARG_STRING, &options.timeout,
-      "how long connecting may take (default: 5s)", "TIME" },
-    { "verbose", 'v', 0, G_OPTION_ARG_NONE, &options.verbose,
-      "say more on stderr", NULL },
-    { "version", 0, 0, G_OPTION_ARG_NONE, &options.version,
-      "print the version and end", NULL },
-    { NULL },
 };
 
 /* Every vector of every peer is a descriptor. */
@@ -182,66 +149,44 @@ static int main_input(Client *client, gboolean terminal)
     return client->lost && !input.end ? STATUS_NO_SERVER : input.status;
 }
 
-static gboolean main_parse(int *argc, char ***argv, int *timeout_ms,
-                           GError **error)
+static int main_run(Client *client, const Options *options)
 {
-    g_autoptr(GOptionContext) context = g_option_context_new(NULL);
-
-    g_option_context_set_summary(context,
-        "A peer on the host: rings others, is rung, and reads and writes the "
-        "memory.\nWithout -c, commands come from standard input; try help.");
-    g_option_context_add_main_entries(context, option_entries, NULL);
-    if (!g_option_context_parse(context, argc, argv, error)) {
-        return FALSE;
-    }
-    if (*argc > 1) {
-        return command_error(error, "unexpected argument \"%s\"; commands "
-                             "follow -c", (*argv)[1]);
-    }
-    return !options.timeout ||
-        command_parse_time(options.timeout, timeout_ms, error);
-}
-
-static int main_run(Client *client, int timeout_ms)
-{
-    gboolean terminal = !options.commands && isatty(STDIN_FILENO);
+    gboolean terminal = !options->commands && isatty(STDIN_FILENO);
     g_autoptr(GError) error = NULL;
 
-    client->events = options.events || terminal;
-    client->reconnect = (options.reconnect || terminal) && options.fd < 0;
-    if (!client_open(client, options.fd, timeout_ms, &error)) {
+    client->path = options->fd >= 0 ? "the inherited socket"
+        : options->socket ? options->socket : "/tmp/ivshmem_socket";
+    client->json = options->json;
+    client->verbose = options->verbose;
+    client->events = options->events || terminal;
+    client->reconnect = (options->reconnect || terminal) && options->fd < 0;
+    if (!client_open(client, options->fd, options->timeout_ms, &error)) {
         g_printerr("ivshmem-client: %s\n", error->message);
         return STATUS_NO_SERVER;
     }
-    return options.commands ? main_commands(client, options.commands)
-                            : main_input(client, terminal);
+    return options->commands ? main_commands(client, options->commands)
+                             : main_input(client, terminal);
 }
 
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     Client client = { NULL };
-    int timeout_ms = 5000, status;
+    Options options;
+    int status = STATUS_OK;
 
-    if (!main_parse(&argc, &argv, &timeout_ms, &error)) {
+    if (!options_parse(&options, argc, argv, &error)) {
         g_printerr("ivshmem-client: %s; try --help\n", error->message);
-        return STATUS_USAGE;
-    }
-    if (options.version) {
+        status = STATUS_USAGE;
+    } else if (options.version) {
         puts("ivshmem-client " IVSHMEM_VERSION);
-        return STATUS_OK;
+    } else {
+        main_raise_nofile(options.verbose);
+        sigaction(SIGBUS, &(struct sigaction) { .sa_handler = main_on_sigbus },
+                  NULL);
+        status = main_run(&client, &options);
+        client_close(&client);
     }
-    main_raise_nofile(options.verbose);
-    sigaction(SIGBUS, &(struct sigaction) { .sa_handler = main_on_sigbus },
-              NULL);
-    client.path = options.fd >= 0 ? "the inherited socket"
-        : options.socket ? options.socket : "/tmp/ivshmem_socket";
-    client.json = options.json;
-    client.verbose = options.verbose;
-    status = main_run(&client, timeout_ms);
-    client_close(&client);
-    g_free(options.socket);
-    g_free(options.timeout);
-    g_strfreev(options.commands);
+    options_clear(&options);
     return status;
 }

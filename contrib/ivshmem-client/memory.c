@@ -104,11 +104,12 @@ static gboolean memory_hex(const char *text, GByteArray *out)
     for (; *text; text += 2) {
         int high = g_ascii_xdigit_value(text[0]);
         int low = high < 0 ? -1 : g_ascii_xdigit_value(text[1]);
-        guint8 byte = (guint8)(high << 4 | low);
+        guint8 byte;
 
         if (low < 0) {
             return FALSE;
         }
+        byte = (guint8)(high << 4 | low);
         g_byte_array_append(out, &byte, 1);
     }
     return TRUE;

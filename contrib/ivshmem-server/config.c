@@ -77,6 +77,15 @@ void ivshmem_region_config_unref(IvshmemRegionConfig *region)
     }
 }
 
+/* Consumes @name. */
+static void memory_config_set(IvshmemMemoryConfig *memory,
+                              IvshmemMemoryKind kind, char *name)
+{
+    g_free(memory->name);
+    memory->name = name;
+    memory->kind = kind;
+}
+
 bool ivshmem_memory_config_set_shm(IvshmemMemoryConfig *memory,
                                    const char *what, const char *name,
                                    GError **errp)
@@ -90,8 +99,7 @@ bool ivshmem_memory_config_set_shm(IvshmemMemoryConfig *memory,
                       name, NAME_MAX);
         return false;
     }
-    memory->kind = IVSHMEM_MEMORY_SHM;
-    memory->name = g_strdup(word);
+    memory_config_set(memory, IVSHMEM_MEMORY_SHM, g_strdup(word));
     return true;
 }
 
@@ -104,8 +112,8 @@ static bool memory_config_set_file(IvshmemMemoryConfig *memory,
                       "no directory of its own", what, path);
         return false;
     }
-    memory->kind = IVSHMEM_MEMORY_FILE;
-    memory->name = g_canonicalize_filename(path, NULL);
+    memory_config_set(memory, IVSHMEM_MEMORY_FILE,
+                      g_canonicalize_filename(path, NULL));
     return true;
 }
 
@@ -113,7 +121,7 @@ static bool memory_config_set_hugetlb(IvshmemMemoryConfig *memory,
                                       const char *what, const char *page,
                                       GError **errp)
 {
-    memory->kind = IVSHMEM_MEMORY_HUGETLB;
+    memory_config_set(memory, IVSHMEM_MEMORY_HUGETLB, NULL);
     return !*page || ivshmem_value_region_size(what, page, &memory->page_size,
                                                errp);
 }
@@ -122,7 +130,7 @@ bool ivshmem_memory_config_set(IvshmemMemoryConfig *memory, const char *what,
                                const char *text, GError **errp)
 {
     if (strcmp(text, "memfd") == 0) {
-        memory->kind = IVSHMEM_MEMORY_MEMFD;
+        memory_config_set(memory, IVSHMEM_MEMORY_MEMFD, NULL);
         return true;
     }
     if (strcmp(text, "hugetlb") == 0) {

@@ -215,6 +215,9 @@ static bool set_allow_users(void *target, const char *what, const char *text,
     IvshmemClientConfig *client = target;
     g_auto(GStrv) names = g_strsplit(text, ";", 0);
 
+    if (client->socket.users) {
+        g_array_unref(client->socket.users);
+    }
     client->socket.users = g_array_new(FALSE, FALSE, sizeof(uid_t));
     for (char **name = names; *name; name++) {
         uid_t uid;
@@ -388,12 +391,9 @@ static void keyfile_client(KeyFile *k, const char *group, const char *name)
     IvshmemClientConfig *client;
     KeyTable tables[2] = { { client_keys }, { socket_keys } };
 
-    if (!region || !slash[1]) {
+    if (!slash || !slash[1] || !region) {
         keyfile_complain(k, group, "write [client REGION/NAME], where REGION "
                          "is one of the regions of this file");
-        region = NULL;
-    }
-    if (!region) {
         return;
     }
     client = ivshmem_client_config_new(region, slash + 1);

@@ -4,8 +4,10 @@
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <glib.h>
 
 #include "fuzz.h"
@@ -36,6 +38,8 @@ static GPtrArray *replay_list(const char *folder)
 
 int main(int argc, char **argv)
 {
+    /* stdout is the target's to redirect. */
+    FILE *tap = fdopen(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3), "w");
     g_autoptr(GPtrArray) names = NULL;
 
     if (argc != 2) {
@@ -47,7 +51,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s is empty: there is nothing to replay\n", argv[1]);
         return 1;
     }
-    printf("1..%u\n", names->len);
+    fprintf(tap, "1..%u\n", names->len);
     for (unsigned i = 0; i < names->len; i++) {
         const char *name = g_ptr_array_index(names, i);
         g_autofree char *path = g_build_filename(argv[1], name, NULL);
@@ -55,12 +59,13 @@ int main(int argc, char **argv)
         gsize size;
 
         if (!g_file_get_contents(path, &data, &size, NULL)) {
-            printf("not ok %u - %s cannot be read\n", i + 1, name);
+            fprintf(tap, "not ok %u - %s cannot be read\n", i + 1, name);
             return 1;
         }
         LLVMFuzzerTestOneInput((const uint8_t *)data, size);
-        printf("ok %u - %s\n", i + 1, name);
-        fflush(stdout);
+        fprintf(tap, "ok %u - %s\n", i + 1, name);
+        fflush(tap);
     }
+    fclose(tap);
     return 0;
 }
