@@ -80,6 +80,8 @@ IvshmemLoop *ivshmem_loop_new(void (*turn_end)(void *opaque), void *opaque,
     loop->turn_end = turn_end;
     loop->opaque = opaque;
     loop->tag = g_source_add_unix_fd(source, epoll, G_IO_IN);
+    /* It does not; but else GLib wakes itself twice in every turn. */
+    g_source_set_can_recurse(source, TRUE);
     g_source_attach(source, NULL);
     return loop;
 }
