@@ -66,6 +66,7 @@ static void client_leave(IvshmemClient *client)
     IvshmemRegion *region = client->region;
 
     region->server->counters.leaves++;
+    ivshmem_state_remove(region->state, ivshmem_member_id(client->member));
     client_disconnect(client);
     ivshmem_region_set_changed(region);
     g_ptr_array_add(region->server->gone, client);
@@ -222,7 +223,7 @@ static int client_make_eventfds(const IvshmemServer *server, int *fds,
 static int client_choose_id(IvshmemClient *client, const IvshmemDoor *door)
 {
     IvshmemRegion *region = client->region;
-    int old = ivshmem_state_recall(region->state, client->process);
+    int old = ivshmem_state_recall(region->state, client->pid);
 
     if (door->config->id != IVSHMEM_ID_ANY) {
         return door->config->id;
@@ -326,20 +327,6 @@ static const char *client_explain(int error, IvshmemRefusal *kind)
     }
 }
 
-/* By what it is known again after a crash. */
-static void client_identify(IvshmemClient *client)
-{
-    IvshmemLogSubject subject = ivshmem_client_subject(client);
-    g_autoptr(GError) error = NULL;
-
-    client->process = ivshmem_process_of(client->pid, &error);
-    if (error && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
-        ivshmem_log_event(G_LOG_LEVEL_INFO, IVSHMEM_LOG_WAIT, &subject,
-                          "may get another id after a crash: %s",
-                          error->message);
-    }
-}
-
 /* Returns why not, which the caller frees, or NULL. */
 static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
                           IvshmemRefusal *kind)
@@ -371,7 +358,7 @@ static char *client_enter(IvshmemClient *client, const IvshmemDoor *door,
             return g_strdup(error->message);
         }
     }
-    client_identify(client);
+    client->process = ivshmem_process_seen(client->pid);
     client_make_room(door);
     ret = client_join(client, door, shm_fd);
     return ret < 0 ? g_strdup(client_explain(ret, kind)) : NULL;
@@ -394,6 +381,8 @@ void ivshmem_client_admit(IvshmemDoor *door, int sock)
     client->name = g_strdup(door->config->name);
     client->read_only = door->config->read_only;
     region->server->counters.joins++;
+    ivshmem_state_add(region->state, ivshmem_member_id(client->member),
+                      client->process);
     ivshmem_region_set_changed(region);
     subject = ivshmem_client_subject(client);
     ivshmem_log_event(G_LOG_LEVEL_INFO, IVSHMEM_LOG_JOIN, &subject,
@@ -413,8 +402,7 @@ bool ivshmem_client_resume(IvshmemRegion *region,
     int ret = 0;
 
     client->pid = handed->pid;
-    client->process = (IvshmemProcess) { handed->start ? handed->pid : 0,
-                                         handed->start };
+    client->process = (IvshmemProcess) { handed->pid, handed->seen };
     client->uid = handed->uid;
     client->read_only = handed->read_only;
     client->name = *handed->name ? g_strdup(handed->name) : NULL;

@@ -36,7 +36,7 @@ typedef struct IvshmemClientHanded {
     uint16_t id;
     int sock;
     pid_t pid;
-    uint64_t start;
+    uint64_t seen;
     uid_t uid;
     bool read_only;
     const char *name;           /* "" for none */

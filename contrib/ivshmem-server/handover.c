@@ -31,7 +31,7 @@
 
 /* path, descriptor, device and inode of the file */
 #define LISTENER_TYPE "(sitt)"
-/* id, socket, pid and its start time, user, read-only, name, since */
+/* id, socket, pid and when it was seen, user, read-only, name, since */
 #define CLIENT_TYPE "(qiitubsx)"
 /* name, memory, registry, clients */
 #define REGION_TYPE "(svva" CLIENT_TYPE ")"
@@ -68,7 +68,7 @@ static GVariant *give_clients(const IvshmemRegion *region, GArray *fds)
         }
         g_variant_builder_add(&clients, CLIENT_TYPE, ivshmem_member_id(member),
                               client->watch.fd, (gint32)client->pid,
-                              client->process.start, (guint32)client->uid,
+                              client->process.seen, (guint32)client->uid,
                               (gboolean)client->read_only,
                               client->name ? client->name : "",
                               client->since);
@@ -501,7 +501,7 @@ bool ivshmem_handover_clients(IvshmemHandover *handover, IvshmemRegion *region,
     take_region(handover, region->config->name, NULL, NULL, &clients);
     g_variant_iter_init(&iter, clients);
     while (g_variant_iter_next(&iter, "(qiitub&sx)", &c.id, &sock, &c.pid,
-                               &c.start, &c.uid, &read_only, &c.name,
+                               &c.seen, &c.uid, &read_only, &c.name,
                                &c.since)) {
         c.read_only = read_only;
         c.sock = take_fd(sock, handover);

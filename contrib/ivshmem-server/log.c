@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 #include <unistd.h>
 #include "log.h"
 
@@ -18,6 +19,9 @@
  */
 #define LOG_BURST 1000
 #define LOG_PER_SECOND 10
+
+/* Bytes: a burst of lines is written with few system calls. */
+#define LOG_BUFFER 16384
 
 typedef struct LogBudget {
     double lines;
@@ -59,13 +63,21 @@ static const char *log_field(const GLogField *fields, gsize n, const char *key)
     return NULL;
 }
 
+/* Not before ivshmem_log_flush(), where lines come in bursts. */
 static void log_stderr(const char *text)
 {
-    g_autoptr(GDateTime) now = g_date_time_new_now_local();
-    g_autofree char *time = g_date_time_format(now, "%F %T");
+    static char second[sizeof("2000-01-01 00:00:00")];
+    static time_t last = -1;
+    struct timespec now;
+    struct tm local;
 
-    fprintf(stderr, "%s.%03d ivshmem-server: %s\n", time,
-            g_date_time_get_microsecond(now) / 1000, text);
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (now.tv_sec != last && localtime_r(&now.tv_sec, &local)) {
+        strftime(second, sizeof(second), "%F %T", &local);
+        last = now.tv_sec;
+    }
+    fprintf(stderr, "%s.%03ld ivshmem-server: %s\n", second,
+            now.tv_nsec / 1000000, text);
 }
 
 static GLogWriterOutput log_write(GLogLevelFlags level, const GLogField *fields,
@@ -94,6 +106,9 @@ void ivshmem_log_init(IvshmemLogTarget target, bool verbose)
 
     log_state.target = target;
     log_state.verbose = verbose;
+    if (target == IVSHMEM_LOG_STDERR) {
+        setvbuf(stderr, NULL, _IOFBF, LOG_BUFFER);
+    }
     log_state.journal = g_log_writer_is_journald(STDERR_FILENO);
     if (target == IVSHMEM_LOG_SYSLOG) {
         openlog("ivshmem-server", LOG_PID, LOG_DAEMON);
@@ -177,6 +192,17 @@ static void log_send(GLogLevelFlags level, const IvshmemLogSubject *subject,
     g_log_structured_array(level, fields, n);
 }
 
+void ivshmem_log_flush(void)
+{
+    fflush(stderr);
+}
+
+/* Joins and leaves are written when the turn they happen in ends. */
+static bool log_may_wait(IvshmemLogKind kind)
+{
+    return kind == IVSHMEM_LOG_JOIN || kind == IVSHMEM_LOG_LEAVE;
+}
+
 void ivshmem_log_event(GLogLevelFlags level, IvshmemLogKind kind,
                        const IvshmemLogSubject *subject,
                        const char *format, ...)
@@ -201,4 +227,7 @@ void ivshmem_log_event(GLogLevelFlags level, IvshmemLogKind kind,
                                left_out);
     }
     log_send(level, subject, text->str);
+    if (!log_may_wait(kind)) {
+        ivshmem_log_flush();
+    }
 }

@@ -44,6 +44,9 @@ void ivshmem_log_event(GLogLevelFlags level, IvshmemLogKind kind,
                        const IvshmemLogSubject *subject,
                        const char *format, ...) G_GNUC_PRINTF(4, 5);
 
+/* Lines about joins and leaves wait for this.  At the end of every turn. */
+void ivshmem_log_flush(void);
+
 /* A line about the server itself. */
 #define ivshmem_log(level, ...) \
     ivshmem_log_event(level, IVSHMEM_LOG_ALWAYS, NULL, __VA_ARGS__)

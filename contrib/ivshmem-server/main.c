@@ -118,7 +118,7 @@ static bool program_start(Program *program, GError **errp)
     if (!ivshmem_daemon_drop(config->user, config->group, errp)) {
         return false;
     }
-    ivshmem_server_privileges_changed(program->server);
+    ivshmem_server_settled(program->server);
     if (!config->foreground) {
         ivshmem_log_init(IVSHMEM_LOG_SYSLOG, config->verbose);
     }

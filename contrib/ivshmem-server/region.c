@@ -344,6 +344,9 @@ void ivshmem_region_save(IvshmemRegion *region)
     g_autoptr(GError) error = NULL;
     IvshmemMember *member = NULL;
 
+    if (ivshmem_state_append(region->state)) {
+        return;
+    }
     ivshmem_state_begin(region->state, ivshmem_memory_fd(region->memory));
     while ((member = ivshmem_registry_next(region->registry, member))) {
         const IvshmemClient *client = ivshmem_member_opaque(member);

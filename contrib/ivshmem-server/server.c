@@ -79,6 +79,7 @@ static void server_turn_end(void *opaque)
     }
     g_ptr_array_set_size(server->gone, 0);
     server_free_closed(server);
+    ivshmem_log_flush();
 }
 
 static bool server_open_regions(IvshmemServer *server, GError **errp)
@@ -208,9 +209,13 @@ static void server_announce_region(const IvshmemServer *server,
     }
 }
 
-void ivshmem_server_privileges_changed(IvshmemServer *server)
+void ivshmem_server_settled(IvshmemServer *server)
 {
     server->window = ivshmem_quota_window(server->fd_limit);
+    /* New files take long: not when the first newcomer waits for them. */
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        ivshmem_region_save(g_ptr_array_index(server->regions, i));
+    }
 }
 
 void ivshmem_server_announce(const IvshmemServer *server)

@@ -83,8 +83,11 @@ void ivshmem_server_free(IvshmemServer *server);
 void ivshmem_server_reconfigure(IvshmemServer *server,
                                 const IvshmemConfig *config);
 
-/* The system's limits may be others now. */
-void ivshmem_server_privileges_changed(IvshmemServer *server);
+/*
+ * The process is whose it will be, which may mean other limits; files that are
+ * made from now on have the right owner.
+ */
+void ivshmem_server_settled(IvshmemServer *server);
 
 /* One line per region, and how many clients there may be. */
 void ivshmem_server_announce(const IvshmemServer *server);

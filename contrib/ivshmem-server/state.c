@@ -1,9 +1,11 @@
 /*
- * The state file: read after a crash, rewritten after joins and leaves.
+ * The state file: read after a crash, added to after joins and leaves, and now
+ * and then replaced by a shorter one.
  *
  * Not responsible for what is done with ids and memory (region.c).
  *
- * It is to survive the server, not the machine: no fsync().
+ * It is to survive the server, not the machine: no fsync().  A server that is
+ * killed while it writes leaves a last line without its end, which is ignored.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include "error.h"
 #include "ivshmem-fd.h"
@@ -26,7 +29,13 @@
 #define STATE_HEADER "ivshmem-server state 1"
 
 /* More than a file with all ids has; what is larger is not ours. */
-#define STATE_SIZE_MAX (8 * 1024 * 1024)
+#define STATE_SIZE_MAX (16 * 1024 * 1024)
+
+/*
+ * Lines that may be added before the file is replaced, beside as many as it
+ * started with: to replace a file costs as much as hundreds of lines.
+ */
+#define STATE_SLACK 1024
 
 typedef struct StateClient {
     uint16_t id;
@@ -38,43 +47,71 @@ struct IvshmemState {
     GArray *clients;            /* of StateClient: those still to come back */
     uint64_t memory_dev;
     uint64_t memory_ino;        /* 0: not known */
-    GString *text;              /* being written */
+    GString *text;              /* lines to be written */
+    int fd;                     /* to add them; -1: the file must be replaced */
+    unsigned lines;             /* that may still be added */
 };
 
-IvshmemProcess ivshmem_process_of(pid_t pid, GError **errp)
+IvshmemProcess ivshmem_process_seen(pid_t pid)
+{
+    const uint64_t tick = 1000000000 / (uint64_t)sysconf(_SC_CLK_TCK);
+    struct timespec now = { 0 };
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (IvshmemProcess) {
+        .pid = MAX(pid, 0),
+        .seen = ((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) /
+            tick,
+    };
+}
+
+/* When the process that has @pid now was started; no process: never. */
+static uint64_t process_start(pid_t pid, GError **errp)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
     g_autofree char *text = NULL;
-    IvshmemProcess process = { 0 };
+    uint64_t start;
     const char *end;
 
     if (pid <= 0 || !g_file_get_contents(path, &text, NULL, errp)) {
-        return process;
+        return UINT64_MAX;
     }
     /* Field 22; the name, field 2, may contain anything but ends with ')'. */
     end = strrchr(text, ')');
-    if (end && sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
-                      "%*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
-                      &process.start) == 1) {
-        process.pid = pid;
+    if (!end || sscanf(end + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                       "%*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+                       &start) != 1) {
+        return UINT64_MAX;
     }
-    return process;
+    return start;
 }
 
+/* Not another one that has got its pid since. */
 static bool process_is_alive(IvshmemProcess process)
 {
     g_autoptr(GError) error = NULL;
-    IvshmemProcess now = ivshmem_process_of(process.pid, &error);
+    uint64_t start = process_start(process.pid, &error);
 
     if (error && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
         ivshmem_log(G_LOG_LEVEL_WARNING, "%s; taking it that the process lives",
                     error->message);
         return true;
     }
-    return now.pid != 0 && now.start == process.start;
+    return start <= process.seen;
 }
 
-static void state_parse_line(IvshmemState *state, const char *line)
+/* Whatever was said about @id so far holds no more. */
+static void state_void(IvshmemState *state, unsigned *index, unsigned id)
+{
+    if (index[id]) {
+        g_array_index(state->clients, StateClient, index[id] - 1).process.pid =
+            0;
+        index[id] = 0;
+    }
+}
+
+static void state_parse_line(IvshmemState *state, unsigned *index,
+                             const char *line)
 {
     StateClient client = { 0 };
     unsigned id;
@@ -85,11 +122,40 @@ static void state_parse_line(IvshmemState *state, const char *line)
         return;
     }
     if (sscanf(line, "client %u %d %" SCNu64, &id, &pid,
-               &client.process.start) == 3 && id <= IVSHMEM_ID_MAX) {
+               &client.process.seen) == 3 && id <= IVSHMEM_ID_MAX) {
         client.id = (uint16_t)id;
         client.process.pid = pid;
+        state_void(state, index, id);
         g_array_append_val(state->clients, client);
+        index[id] = state->clients->len;
+    } else if (sscanf(line, "left %u", &id) == 1 && id <= IVSHMEM_ID_MAX) {
+        state_void(state, index, id);
     }
+}
+
+static void state_parse(IvshmemState *state, const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", 0);
+    g_autofree unsigned *index = g_new0(unsigned, IVSHMEM_IDS);
+    GArray *clients = state->clients;
+    unsigned n = g_strv_length(lines);
+    unsigned kept = 0;
+
+    if (n == 0 || strcmp(lines[0], STATE_HEADER) != 0) {
+        return;
+    }
+    /* What follows the last newline is not complete. */
+    for (unsigned i = 1; i + 1 < n; i++) {
+        state_parse_line(state, index, lines[i]);
+    }
+    for (unsigned i = 0; i < clients->len; i++) {
+        StateClient client = g_array_index(clients, StateClient, i);
+
+        if (client.process.pid) {
+            g_array_index(clients, StateClient, kept++) = client;
+        }
+    }
+    g_array_set_size(clients, kept);
 }
 
 /* Only what a server of the same user, or of root, wrote. */
@@ -127,16 +193,12 @@ IvshmemState *ivshmem_state_open(const char *path)
 {
     IvshmemState *state = g_new0(IvshmemState, 1);
     g_autofree char *text = state_read(path);
-    g_auto(GStrv) lines = g_strsplit(text ? text : "", "\n", 0);
 
+    state->fd = -1;
     state->path = g_strdup(path);
     state->clients = g_array_new(FALSE, FALSE, sizeof(StateClient));
     state->text = g_string_new(NULL);
-    if (g_strcmp0(lines[0], STATE_HEADER) == 0) {
-        for (char **line = lines + 1; *line; line++) {
-            state_parse_line(state, *line);
-        }
-    }
+    state_parse(state, text ? text : "");
     return state;
 }
 
@@ -148,6 +210,7 @@ void ivshmem_state_close(IvshmemState *state, bool remove)
     if (remove) {
         unlink(state->path);
     }
+    ivshmem_fd_close(&state->fd);
     g_free(state->path);
     g_array_unref(state->clients);
     g_string_free(state->text, TRUE);
@@ -159,13 +222,12 @@ void ivshmem_state_forget(IvshmemState *state)
     g_array_set_size(state->clients, 0);
 }
 
-int ivshmem_state_recall(IvshmemState *state, IvshmemProcess process)
+int ivshmem_state_recall(IvshmemState *state, pid_t pid)
 {
-    for (unsigned i = 0; process.pid && i < state->clients->len; i++) {
+    for (unsigned i = 0; i < state->clients->len; i++) {
         StateClient *client = &g_array_index(state->clients, StateClient, i);
 
-        if (client->process.pid == process.pid &&
-            client->process.start == process.start) {
+        if (client->process.pid == pid && process_is_alive(client->process)) {
             int id = client->id;
 
             g_array_remove_index(state->clients, i);
@@ -266,8 +328,50 @@ void ivshmem_state_add(IvshmemState *state, uint16_t id, IvshmemProcess process)
 {
     if (process.pid) {
         g_string_append_printf(state->text, "client %u %d %" PRIu64 "\n", id,
-                               (int)process.pid, process.start);
+                               (int)process.pid, process.seen);
     }
+}
+
+void ivshmem_state_remove(IvshmemState *state, uint16_t id)
+{
+    g_string_append_printf(state->text, "left %u\n", id);
+}
+
+static unsigned state_count_lines(const IvshmemState *state)
+{
+    unsigned n = 0;
+
+    for (const char *p = state->text->str; (p = strchr(p, '\n')); p++) {
+        n++;
+    }
+    return n;
+}
+
+static bool state_write_text(IvshmemState *state)
+{
+    ssize_t n = write(state->fd, state->text->str, state->text->len);
+
+    if (n >= 0 && (size_t)n < state->text->len) {
+        errno = ENOSPC;
+        return false;
+    }
+    return n >= 0;
+}
+
+/* Nor if somebody has removed the file, as those do who tidy up. */
+bool ivshmem_state_append(IvshmemState *state)
+{
+    unsigned lines = state_count_lines(state);
+    struct stat st;
+
+    if (state->fd < 0 || lines > state->lines || fstat(state->fd, &st) < 0 ||
+        st.st_nlink == 0 || !state_write_text(state)) {
+        ivshmem_fd_close(&state->fd);
+        return false;
+    }
+    state->lines -= lines;
+    g_string_truncate(state->text, 0);
+    return true;
 }
 
 void ivshmem_state_begin(IvshmemState *state, int memory_fd)
@@ -290,18 +394,23 @@ void ivshmem_state_begin(IvshmemState *state, int memory_fd)
 bool ivshmem_state_end(IvshmemState *state, GError **errp)
 {
     g_autofree char *temporary = g_strconcat(state->path, ".XXXXXX", NULL);
-    IVSHMEM_FD_AUTO int fd = g_mkstemp_full(temporary, O_RDWR | O_CLOEXEC,
-                                            0600);
+    int error;
 
-    errno = fd < 0 ? errno : ENOSPC;    /* of a write that is too short */
-    if (fd < 0 || write(fd, state->text->str, state->text->len) !=
-        (ssize_t)state->text->len || rename(temporary, state->path) < 0) {
-        ivshmem_error(errp, "cannot write %s: %s; after a crash, clients may "
-                      "get other ids", state->path, g_strerror(errno));
-        if (fd >= 0) {
-            unlink(temporary);
-        }
-        return false;
+    ivshmem_fd_close(&state->fd);
+    state->fd = g_mkstemp_full(temporary, O_WRONLY | O_APPEND | O_CLOEXEC,
+                               0600);
+    if (state->fd >= 0 && state_write_text(state) &&
+        rename(temporary, state->path) == 0) {
+        state->lines = state_count_lines(state) + STATE_SLACK;
+        g_string_truncate(state->text, 0);
+        return true;
     }
-    return true;
+    error = errno;
+    if (state->fd >= 0) {
+        unlink(temporary);
+        ivshmem_fd_close(&state->fd);
+    }
+    ivshmem_error(errp, "cannot write %s: %s; after a crash, clients may "
+                  "get other ids", state->path, g_strerror(error));
+    return false;
 }

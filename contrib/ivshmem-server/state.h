@@ -14,14 +14,17 @@
 
 typedef struct IvshmemState IvshmemState;
 
-/* A process: its pid alone may be somebody else's by now. */
+/*
+ * A process: its pid alone may be somebody else's by now.  Whoever has the pid
+ * and was started before @seen is the same process.
+ */
 typedef struct IvshmemProcess {
     pid_t pid;                  /* 0: not known */
-    uint64_t start;             /* clock ticks after boot */
+    uint64_t seen;              /* clock ticks after boot; it was alive then */
 } IvshmemProcess;
 
-/* Fills in the start time; pid 0 if that cannot be found out, see @errp. */
-IvshmemProcess ivshmem_process_of(pid_t pid, GError **errp);
+/* A process that is alive now. */
+IvshmemProcess ivshmem_process_seen(pid_t pid);
 
 /* Reads what a server that crashed has left at @path, if anything. */
 IvshmemState *ivshmem_state_open(const char *path);
@@ -30,10 +33,10 @@ IvshmemState *ivshmem_state_open(const char *path);
 void ivshmem_state_close(IvshmemState *state, bool remove);
 
 /*
- * The id that @process had, or -1.  Each one is given once, in the order in
- * which they were handed out.
+ * The id that the process with @pid had, or -1.  Each one is given once, in the
+ * order in which they were handed out.
  */
-int ivshmem_state_recall(IvshmemState *state, IvshmemProcess process);
+int ivshmem_state_recall(IvshmemState *state, pid_t pid);
 
 /*
  * The ids of those who have not come back: calls @func for each with whether
@@ -54,10 +57,16 @@ int ivshmem_state_find_memory(const IvshmemState *state, int *lost);
 /* Nobody has to come back. */
 void ivshmem_state_forget(IvshmemState *state);
 
-/* Write: begin, one add for each client, end. */
-void ivshmem_state_begin(IvshmemState *state, int memory_fd);
+/* What to write: somebody came or went. */
 void ivshmem_state_add(IvshmemState *state, uint16_t id,
                        IvshmemProcess process);
+void ivshmem_state_remove(IvshmemState *state, uint16_t id);
+
+/* Writes it.  If that cannot be, all must be written anew. */
+bool ivshmem_state_append(IvshmemState *state) G_GNUC_WARN_UNUSED_RESULT;
+
+/* Write all anew: begin, one add for each client, end. */
+void ivshmem_state_begin(IvshmemState *state, int memory_fd);
 bool ivshmem_state_end(IvshmemState *state, GError **errp);
 
 #endif /* IVSHMEM_SERVER_STATE_H */

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 import unittest
 
 import support
@@ -116,6 +117,57 @@ class Crash(CrashTest):
         server = self.start_server()
         self.client()("settle 0")
         self.assertFalse(os.path.exists(self.path("elsewhere")))
+
+    def idle_client(self):
+        """One that has not connected yet, and the clock tick at which it surely runs."""
+        client = self.start(Load(self.path("r")))
+        client("ids")
+        ticks = time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 10**9
+        return client, ticks
+
+    def id_with_state(self, client, *lines):
+        with open(self.path("r.state"), "w", encoding="ascii") as out:
+            out.write("ivshmem-server state 1\n" + "".join(lines))
+        server = self.start_server()
+        client("join 1")
+        client("settle 0")
+        number = client("ids")["ids"]
+        server.stop()
+        return number
+
+    def test_only_complete_lines_of_the_state_count(self):
+        for lines, number in (
+                (("client 7 %d %d\n",), "7"),
+                (("client 7 %d %d\n", "left 7\n"), "0"),
+                (("client 7 %d %d\n", "left 7"), "7"),         # the server died on the way
+                (("client 8 %d %d\n", "left 8\n", "client 7 %d %d\n"), "7"),
+                (("client 7 %d %d",), "0")):
+            client, ticks = self.idle_client()
+            self.assertEqual(self.id_with_state(client, *(
+                line % (client.pid, ticks) if "%" in line else line for line in lines)), number)
+
+    def test_another_process_with_the_same_pid_gets_another_id(self):
+        client, ticks = self.idle_client()
+        with open("/proc/%d/stat" % client.pid, encoding="ascii") as file:
+            born = int(file.read().rsplit(")", 1)[1].split()[19])
+        self.assertLessEqual(born, ticks)
+        self.assertEqual(self.id_with_state(client, "client 7 %d %d\n" % (client.pid, born - 1)),
+                         "0")
+
+    def test_state_file_that_somebody_removed_comes_back(self):
+        server = self.start_server()
+        first = self.client("r", "--keep")
+        os.unlink(self.path("r.state"))
+        second = self.client("r", "--keep")
+        for client in (first, second):
+            client("settle 1")
+        self.kill(server)
+        self.start_server()
+        for client in (second, first):
+            client("rejoin 0 0")
+        for client, number in ((first, "0"), (second, "2")):
+            client("settle 1")
+            self.assertEqual(client("ids")["ids"], number)
 
     def test_another_size_is_not_mistaken_for_the_same(self):
         server = self.start_server()
