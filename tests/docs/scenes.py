@@ -4,6 +4,7 @@
 A scene begins in an empty place (scratch.py).  Steps that name a document and the first words
 of a block or command there are cases; do() steps only prepare or check.
 """
+import glob
 import os
 import shutil
 
@@ -69,8 +70,16 @@ def default_build():
     return None
 
 
+HEADERS = max(glob.glob("/usr/src/linux-headers-*[0-9]-*amd64"), default="")
+
+
+def kernel_headers():
+    return None if HEADERS else "no kernel headers: apt-get install linux-headers-amd64"
+
+
 DEMO = "tests/e2e/demo.py"
 SOCKET = "/tmp/ivshmem_socket"
+CONFIG = "/etc/ivshmem/server.conf"
 CONTROL = "/run/ivshmem/control.sock"
 CLIENTS = "ivshmem-client -S %s -c 'wait-peers %d 10s'"
 # The same without taking an ID from the one that is waited for.
@@ -86,7 +95,7 @@ SCENES = [
     Scene("readme-demo",
           do(DEMO),
           printed(README, "1. ivshmem-server hands out", similar="lines"),
-          folder=TOP, seconds=80),
+          folder=TOP, seconds=240),
     Scene("readme-tools",
           run(README, "scripts/build-tools", until=CLIENTS % (SOCKET, 1)),
           do("kill $(cat /tmp/ivshmem.pid)", until="test ! -e " + SOCKET),
@@ -100,7 +109,16 @@ SCENES = [
           file(MANUAL, "#include <ivshmem-peer.h>", "/tmp/hello.c", COMPILE + "-c /tmp/hello.c "
                "-o /tmp/hello.o $(pkg-config --cflags ivshmem)"),
           run(MANUAL, "$ cc -o hello hello.c", folder="/tmp", until="grep hello /tmp/said"),
-          folder=TOP, seconds=85),
+          file(MANUAL, "[region video]", CONFIG,
+               "ivshmem-server --config=%s --check-config" % CONFIG),
+          file(MANUAL, "# /etc/systemd/system/ivshmem-server.service.d/kvm.conf",
+               "/etc/systemd/system/ivshmem-server.service.d/kvm.conf",
+               "systemd-analyze verify --man=no ivshmem-server.service", needs=["systemd-analyze"]),
+          # Huge pages are not everywhere.
+          do("mkdir /run/ivshmem && sed -i s/hugetlb:2M/memfd/ " + CONFIG),
+          do("ivshmem-server --config=%s -p /tmp/video.pid" % CONFIG),
+          run(MANUAL, "# ivshmem-server --config=/etc/ivshmem/server.conf --status"),
+          folder=TOP, seconds=240),
 
     Scene("manual-first-run",
           run(MANUAL, "$ ivshmem-server -S /tmp/ivshmem_socket -l 1M"),
@@ -127,13 +145,13 @@ SCENES = [
           do("test -e /dev/shm/ivshmem")),
     Scene("manual-configuration",
           do("mkdir -p /run/ivshmem /etc/ivshmem"),
-          file(MANUAL, "[region scratch]", "/etc/ivshmem/server.conf",
-               "ivshmem-server --config=/etc/ivshmem/server.conf --check-config"),
+          file(MANUAL, "[region scratch]", CONFIG,
+               "ivshmem-server --config=%s --check-config" % CONFIG),
           run(MANUAL, "ivshmem-server --config=FILE --check-config",
-              words={"FILE": "/etc/ivshmem/server.conf"}),
-          do("ivshmem-server --config=/etc/ivshmem/server.conf "
+              words={"FILE": CONFIG}),
+          do("ivshmem-server --config=" + CONFIG + " "
              "-p /tmp/ivshmem.pid", until=CLIENTS % ("/run/ivshmem/images-viewer.sock", 0)),
-          do("echo '[region more]\nsocket=/run/ivshmem/more.sock' >> /etc/ivshmem/server.conf"),
+          do("echo '[region more]\nsocket=/run/ivshmem/more.sock' >> " + CONFIG),
           run(MANUAL, "kill -HUP $(cat /tmp/ivshmem.pid)",
               until="test -e /run/ivshmem/more.sock")),
     Scene("manual-client",
@@ -143,7 +161,18 @@ SCENES = [
           run(MANUAL, "$ ivshmem-client -S /tmp/ivshmem_socket --json", status=1),
           run(MANUAL, "ivshmem-client -S PATH -c dump", words={"PATH": SOCKET}),
           run(MANUAL, "ivshmem-client -c 'int ID VECTOR'", words={"ID": "0", "VECTOR": "0"}),
-          run(MANUAL, "ivshmem-client -c info")),
+          run(MANUAL, "ivshmem-client -c info"),
+          run(MANUAL, "ivshmem-server --status")),
+    Scene("manual-no-server",
+          do("qemu-system-x86_64 -display none -chardev socket,path=/tmp/none,id=server,"
+             "reconnect-ms=1000 -device ivshmem-doorbell,chardev=server || true"),
+          printed(MANUAL, "qemu-system-x86_64: -device ivshmem-doorbell,chardev=server: chardev",
+                  similar="lines")),
+    Scene("manual-driver",
+          do("echo 'obj-m := fast.o' >Makefile"),
+          file(MANUAL, "#include <linux/io.h>", "fast.c", "make -s -C %s M=$PWD modules && "
+               "test -e fast.ko" % HEADERS, before="/* SPDX-License-Identifier: GPL-2.0 */\n"),
+          seconds=120, only=kernel_headers),
     Scene("manual-zephyr",
           run(MANUAL, "ivshmem-server -n 2 -l 4096", until=CLIENTS % (SOCKET, 0))),
     Scene("manual-libvirt",
@@ -208,6 +237,9 @@ NOT_RUN = {
     (README, "./run test"): "elsewhere: scripts/test",
     (README, "N passed, N failed"): "text: the form of the last line",
     (MANUAL, "CONFIG_PCIE=y"): "skip: needs a Zephyr tree and its tool chain",
+    (MANUAL, "# sysctl vm.nr_hugepages"): "skip: changes the machine, and needs systemd as init",
+    (MANUAL, "systemctl "): "skip: needs systemd as init",
+    (MANUAL, "ivshmem-guest ping"): "elsewhere: tests/e2e/test_linux_doorbell.py",
     (MANUAL, "virsh "): "skip: needs a running libvirt daemon",
     (MANUAL, "ivshmem-guest bind --no-iommu"): "skip: Debian's kernels lack no-IOMMU mode",
     (MANUAL, "ulimit -"): "text: the name of a limit",
