@@ -242,6 +242,7 @@ class Group:
         self.path = path
         self.vectors = vectors
         self.members = []
+        self.others = {}        # {ID: vectors} of those who are in the region as well; None: any
 
     def join(self, count=1):
         self.members += [Member(self.path) for _ in range(count)]
@@ -275,7 +276,10 @@ class Group:
                           min(limit.left(), 0.5))
 
     def _complete(self):
-        everybody = {member.id: self.vectors for member in self.members}
+        if self.others is None:
+            return all(member.memory is not None for member in self.members)
+        everybody = dict(self.others)
+        everybody.update({member.id: self.vectors for member in self.members})
         return all(member.knows(self.vectors,
                                 {peer: n for peer, n in everybody.items() if peer != member.id})
                    for member in self.members)

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import support
 import tiny
-from tiny import IO
+from tiny import ACPI_PCI_EJECT, IO
 
-ACPI_PCI_EJECT = 0xAE08         # of machine pc: a bit for each slot
 ENDS = ("completed", "failed", "cancelled")
 
 

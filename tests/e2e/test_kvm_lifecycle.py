@@ -5,9 +5,7 @@ import signal
 
 import support
 import tiny
-from tiny import BAR2, IO, ivec
-
-ACPI_PCI_EJECT = 0xAE08         # of machine pc: a bit for each slot
+from tiny import BAR2, ivec
 
 
 @tiny.each_path()
@@ -168,29 +166,7 @@ class RootPort:
 
 
 @tiny.each_path([path._replace(machine="pc") for path in tiny.ALL_PATHS])
-class HotPlug:
-    def unplug(self, guest):
-        guest.qmp.cmd("device_del", id="shm")
-        slot = guest.use()["bdf"] >> 3
-        guest.w32(IO, ACPI_PCI_EJECT, 1 << slot)
-        guest.qmp.wait_event("DEVICE_DELETED", test=lambda event: event["data"].get("device") == "shm")
-        guest.qmp.cmd("chardev-remove", id="shm-c")
-
-    def plug(self, guest, server, vectors):
-        guest.qmp.cmd("chardev-add", id="shm-c", backend={"type": "socket", "data": {
-            "addr": {"type": "unix", "data": {"path": server.socket}}, "server": False}})
-        guest.qmp.cmd("device_add", driver="ivshmem-doorbell", id="shm", chardev="shm-c",
-                      vectors=vectors, ioeventfd=self.path.ioeventfd)
-        guest.clear()
-        guest.id = guest.setup()
-
-    def exchange(self, a, b):
-        self.introduce(a, b)
-        b.echo(ivec(0), a.id, 0)
-        self.assertEqual(a.pingpong(ivec(0), b.id, 0, 20)[0], 20)
-        a.clear()
-        b.clear()
-
+class HotPlug(tiny.HotPlugging):
     # R-DEV-30
     def test_unplug_and_replug_beside_living_peers(self):
         server = self.server(2)

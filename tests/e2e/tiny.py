@@ -4,6 +4,7 @@ The tiny guest (tinyguest/tiny.c says what it does) as an object, and what its t
 
 TinyGuest(dir, "-device", ...)   a VM that has started; one method for each command of the guest
 TinyCase                         server(), guest(), doorbell(): a test's VMs, on one Path
+HotPlugging                      unplug(), plug(), exchange() for such tests
 Path                             accelerator, interrupt controller, ioeventfd, machine: one way
                                  that a ring can take;  each_path(...) makes one test class of each
 """
@@ -28,6 +29,7 @@ BAR0, BAR1, BAR2, MEM, CONFIG, IO, FUNCTION = 0, 1, 2, 0xA, 0xC, 0xD, 0xF
 INTR_MASK, INTR_STATUS, IV_POSITION, DOORBELL = 0, 4, 8, 12
 NO_OFFSET = 0xFFFFFFFF
 NEVER = 0xFFFFFFFF
+ACPI_PCI_EJECT = 0xAE08         # of machine pc: a bit for each slot
 
 
 @functools.lru_cache(maxsize=None)
@@ -366,6 +368,33 @@ class TinyCase(support.TestCase):
         for interrupt, count in expected.items():
             self.assertEqual(guest.count(interrupt), count, "interrupt %#x" % interrupt)
         self.assertEqual(total, sum(expected.values()) + before)
+
+
+class HotPlugging:
+    """For use with TinyCase, on machine pc: device "shm" comes and goes."""
+
+    def unplug(self, guest):
+        guest.qmp.cmd("device_del", id="shm")
+        slot = guest.use()["bdf"] >> 3
+        guest.w32(IO, ACPI_PCI_EJECT, 1 << slot)
+        guest.qmp.wait_event("DEVICE_DELETED",
+                             test=lambda event: event["data"].get("device") == "shm")
+        guest.qmp.cmd("chardev-remove", id="shm-c")
+
+    def plug(self, guest, server, vectors):
+        guest.qmp.cmd("chardev-add", id="shm-c", backend={"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": server.socket}}, "server": False}})
+        guest.qmp.cmd("device_add", driver="ivshmem-doorbell", id="shm", chardev="shm-c",
+                      vectors=vectors, ioeventfd=self.path.ioeventfd)
+        guest.clear()
+        guest.id = guest.setup()
+
+    def exchange(self, a, b):
+        self.introduce(a, b)
+        b.echo(ivec(0), a.id, 0)
+        self.assertEqual(a.pingpong(ivec(0), b.id, 0, 20)[0], 20)
+        a.clear()
+        b.clear()
 
 
 def each_path(paths=tuple(ALL_PATHS)):
