@@ -39,6 +39,7 @@ struct IvshmemDoorbellState {
     uint32_t vectors;
     bool ioeventfd;
     uint32_t handshake_timeout;
+    uint32_t poll_max_ns;
 
     char *name;                 /* for messages */
     IvshmemLink *link;
@@ -324,7 +325,8 @@ static bool ivshmem_doorbell_realize_msix(IvshmemDoorbellState *d,
 {
     PCIDevice *pci = PCI_DEVICE(d);
 
-    d->msix = ivshmem_msix_new(pci, d->vectors, IVSHMEM_BAR_MSIX, errp);
+    d->msix = ivshmem_msix_new(pci, d->vectors, IVSHMEM_BAR_MSIX,
+                               d->poll_max_ns, errp);
     if (!d->msix) {
         return false;
     }
@@ -461,6 +463,7 @@ static const Property ivshmem_doorbell_properties[] = {
     DEFINE_PROP_BOOL("ioeventfd", IvshmemDoorbellState, ioeventfd, true),
     DEFINE_PROP_UINT32("handshake-timeout", IvshmemDoorbellState,
                        handshake_timeout, 5000),
+    DEFINE_PROP_UINT32("poll-max-ns", IvshmemDoorbellState, poll_max_ns, 0),
 };
 
 static void ivshmem_doorbell_class_init(ObjectClass *klass, void *data)

@@ -3,13 +3,14 @@
  * the guest gets.
  *
  * A vector is *live* while the VM runs and the guest has it enabled and
- * unmasked.  Only then is its eventfd listened to, by KVM (irqfd) or by the
- * main loop; at all other times the eventfd's own counter keeps the rings.
+ * unmasked.  Only then is its eventfd listened to, by KVM (irqfd) or by a
+ * thread of ours; at all other times the eventfd's own counter keeps the rings.
  * Not responsible for how descriptors arrive (ivshmem-link.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/event_notifier.h"
 #include "qemu/main-loop.h"
 #include "qemu/queue.h"
@@ -20,6 +21,7 @@
 #include "system/runstate.h"
 #include "ivshmem-io.h"
 #include "ivshmem-msix.h"
+#include "ivshmem-watch.h"
 #include "trace.h"
 
 typedef struct MsixVector {
@@ -28,6 +30,7 @@ typedef struct MsixVector {
     bool connected;
     bool live;
     bool irqfd;                 /* live by KVM */
+    IvshmemWatch *watch;        /* live by our thread */
     int virq;                   /* KVM's route; -1: none */
     MSIMessage message;         /* of that route */
     uint64_t delivered;
@@ -45,6 +48,8 @@ struct IvshmemMsix {
     PCIDevice *pci;
     unsigned n;
     MsixVector *vector;
+    uint32_t poll_max_ns;
+    IvshmemWatcher *watcher;    /* NULL until needed */
     QTAILQ_HEAD(, MsixRetired) retired;
     QEMUTimer *linger;
 };
@@ -67,13 +72,18 @@ static bool notifier_rung(const EventNotifier *notifier)
     return ivshmem_io_drain(event_notifier_get_fd(notifier), NULL) == 0;
 }
 
-static void vector_rung(EventNotifier *notifier)
+static void vector_rung(void *opaque)
 {
-    MsixVector *v = container_of(notifier, MsixVector, notifier);
+    MsixVector *v = opaque;
 
-    if (notifier_rung(notifier)) {
+    if (notifier_rung(&v->notifier)) {
         vector_notify(v);
     }
+}
+
+static void vector_readable(EventNotifier *notifier)
+{
+    vector_rung(container_of(notifier, MsixVector, notifier));
 }
 
 /* KVM */
@@ -143,6 +153,23 @@ static bool vector_add_irqfd(MsixVector *v)
     return ret >= 0;
 }
 
+/* Our thread */
+
+static bool vector_add_watch(MsixVector *v)
+{
+    IvshmemMsix *msix = v->msix;
+
+    if (!msix->watcher) {
+        msix->watcher = ivshmem_watcher_new(msix->poll_max_ns, NULL);
+    }
+    if (msix->watcher) {
+        v->watch = ivshmem_watch_new(msix->watcher,
+                                     event_notifier_get_fd(&v->notifier),
+                                     vector_rung, v);
+    }
+    return v->watch;
+}
+
 /* Going live and back */
 
 static void vector_start(MsixVector *v)
@@ -150,8 +177,8 @@ static void vector_start(MsixVector *v)
     PCIDevice *pci = v->msix->pci;
 
     v->irqfd = vector_add_irqfd(v);
-    if (!v->irqfd) {
-        event_notifier_set_handler(&v->notifier, vector_rung);
+    if (!v->irqfd && !vector_add_watch(v)) {
+        event_notifier_set_handler(&v->notifier, vector_readable);
     }
     v->live = true;
     trace_ivshmem_vector_live(pci->name, vector_number(v), v->irqfd);
@@ -170,6 +197,8 @@ static void vector_stop(MsixVector *v)
             trace_ivshmem_irqfd_refused(v->msix->pci->name, vector_number(v),
                                         ret);
         }
+    } else if (v->watch) {
+        ivshmem_watch_free(g_steal_pointer(&v->watch));
     } else {
         event_notifier_set_handler(&v->notifier, NULL);
     }
@@ -338,7 +367,7 @@ void ivshmem_msix_connect(IvshmemMsix *msix, unsigned vector, int fd)
 /* Life */
 
 IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
-                              Error **errp)
+                              uint32_t poll_max_ns, Error **errp)
 {
     IvshmemMsix *msix;
 
@@ -348,6 +377,7 @@ IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
     msix = g_new0(IvshmemMsix, 1);
     msix->pci = pci;
     msix->n = vectors;
+    msix->poll_max_ns = poll_max_ns;
     msix->vector = g_new0(MsixVector, vectors);
     msix->linger = timer_new_ms(QEMU_CLOCK_REALTIME, msix_expire, msix);
     QTAILQ_INIT(&msix->retired);
@@ -376,6 +406,7 @@ void ivshmem_msix_free(IvshmemMsix *msix)
             event_notifier_cleanup(&msix->vector[i].notifier);
         }
     }
+    ivshmem_watcher_free(msix->watcher);
     msix_uninit_exclusive_bar(msix->pci);
     g_free(msix->vector);
     g_free(msix);

@@ -14,12 +14,13 @@ typedef struct IvshmemMsix IvshmemMsix;
 
 /*
  * Give @pci an MSI-X capability with @vectors entries in BAR @bar.  KVM
- * delivers interrupts where it can (irqfd), else QEMU does.  The vector
- * notifiers must be set to functions that call ivshmem_msix_update() and
+ * delivers interrupts where it can (irqfd), else a thread does, which polls
+ * for up to @poll_max_ns nanoseconds before it sleeps.  The vector notifiers
+ * must be set to functions that call ivshmem_msix_update() and
  * ivshmem_msix_poll().  NULL on error.
  */
 IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
-                              Error **errp);
+                              uint32_t poll_max_ns, Error **errp);
 
 /* Close all vectors and remove the capability.  NULL is fine. */
 void ivshmem_msix_free(IvshmemMsix *msix);

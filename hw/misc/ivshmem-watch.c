@@ -1,0 +1,130 @@
+/*
+ * ivshmem: a thread that waits for rings, where KVM does not deliver them.
+ *
+ * It wakes up faster than the main loop, and may poll.  An IOThread, but not
+ * one that the user provides: delivering an interrupt takes the big lock, and
+ * whoever holds that may be waiting for an IOThread that block devices use.
+ * For the same reason nobody waits for this one until it is idle for good.
+ *
+ * Not responsible for what a ring means (ivshmem-msix.c).  All functions that
+ * others call run under the big lock.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "block/aio.h"
+#include "qapi/error.h"
+#include "qemu/event_notifier.h"
+#include "qemu/main-loop.h"
+#include "system/iothread.h"
+#include "ivshmem-watch.h"
+
+struct IvshmemWatcher {
+    IOThread *thread;
+    AioContext *context;
+};
+
+struct IvshmemWatch {
+    IvshmemWatcher *watcher;
+    EventNotifier notifier;
+    IvshmemRung *rung;          /* NULL: removed */
+    void *opaque;
+};
+
+static void watch_read(EventNotifier *notifier)
+{
+    IvshmemWatch *watch = container_of(notifier, IvshmemWatch, notifier);
+
+    BQL_LOCK_GUARD();
+    if (watch->rung) {
+        watch->rung(watch->opaque);
+    }
+}
+
+/* Whoever is about to ring may be waiting for the CPU that polls. */
+static bool watch_poll(void *opaque)
+{
+    GPollFD eventfd = {
+        .fd = event_notifier_get_fd(opaque),
+        .events = G_IO_IN,
+    };
+
+    sched_yield();
+    return g_poll(&eventfd, 1, 0) > 0;
+}
+
+IvshmemWatch *ivshmem_watch_new(IvshmemWatcher *watcher, int eventfd,
+                                IvshmemRung *rung, void *opaque)
+{
+    int copy = qemu_dup(eventfd);
+    IvshmemWatch *watch;
+
+    if (copy < 0) {
+        return NULL;
+    }
+    watch = g_new0(IvshmemWatch, 1);
+    watch->watcher = watcher;
+    watch->rung = rung;
+    watch->opaque = opaque;
+    event_notifier_init_fd(&watch->notifier, copy);
+    aio_set_event_notifier(watcher->context, &watch->notifier, watch_read,
+                           watch_poll, watch_read);
+    return watch;
+}
+
+/* In the thread, hence not in the middle of a handler. */
+static void watch_release(void *opaque)
+{
+    IvshmemWatch *watch = opaque;
+
+    event_notifier_cleanup(&watch->notifier);
+    g_free(watch);
+}
+
+void ivshmem_watch_free(IvshmemWatch *watch)
+{
+    AioContext *context = watch->watcher->context;
+
+    watch->rung = NULL;
+    aio_set_event_notifier(context, &watch->notifier, NULL, NULL, NULL);
+    aio_bh_schedule_oneshot(context, watch_release, watch);
+}
+
+IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns, Error **errp)
+{
+    g_autofree char *ns = g_strdup_printf("%" PRIu32, poll_max_ns);
+    Object *thread = object_new_with_props(TYPE_IOTHREAD,
+                                           object_get_internal_root(),
+                                           "ivshmem[*]", errp,
+                                           "poll-max-ns", ns, NULL);
+    IvshmemWatcher *watcher;
+
+    if (!thread) {
+        return NULL;
+    }
+    watcher = g_new0(IvshmemWatcher, 1);
+    watcher->thread = IOTHREAD(thread);
+    watcher->context = iothread_get_aio_context(watcher->thread);
+    return watcher;
+}
+
+static void watcher_join(void *opaque)
+{
+    IvshmemWatcher *watcher = opaque;
+
+    iothread_destroy(watcher->thread);
+    g_free(watcher);
+}
+
+/* In the thread: no handler of its will wait for the big lock any more. */
+static void watcher_idle(void *opaque)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), watcher_join, opaque);
+}
+
+void ivshmem_watcher_free(IvshmemWatcher *watcher)
+{
+    if (watcher) {
+        aio_bh_schedule_oneshot(watcher->context, watcher_idle, watcher);
+    }
+}
