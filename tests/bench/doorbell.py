@@ -22,6 +22,7 @@ from tiny import ivec
 TRIP, RATE, SMP = "Doorbell round trip", "Rings and interrupts", "Several vCPUs ring at once"
 HARM = "Round trip while a client misbehaves"
 REGION = 1 << 20
+POLL_NS = 50000
 
 
 class Pinning:
@@ -64,8 +65,10 @@ class Peer(support.Process):
 class Stage:
     """A server and what is connected to it, for one side and one path; ends as a context."""
 
-    def __init__(self, side, path, vectors=1, pinned=False):
+    def __init__(self, side, path, vectors=1, pinned=False, ours=""):
+        """ours: more properties of the device, which only A's has."""
         self.side, self.path, self.vectors, self.pinned = side, path, vectors, pinned
+        self.more = ours if side.key == "A" else ""
         self.stack = contextlib.ExitStack()
         self.guests = itertools.count()
 
@@ -92,8 +95,8 @@ class Stage:
         with Pinning.to(next(self.guests) if self.pinned else None):
             guest = self.start(tiny.TinyGuest(
                 self.dir, "-chardev", "socket,id=c,path=" + self.server.socket, "-device",
-                "ivshmem-doorbell,id=shm,chardev=c,vectors=%d,ioeventfd=%s"
-                % (self.vectors, ioeventfd), *options, exe=self.side.qemu,
+                "ivshmem-doorbell,id=shm,chardev=c,vectors=%d,ioeventfd=%s%s"
+                % (self.vectors, ioeventfd, self.more), *options, exe=self.side.qemu,
                 machine=self.path.machine_option(), accel=self.path.accel))
         guest.id = guest.setup()
         return guest
@@ -225,6 +228,17 @@ def pair(path, vectors, scale):
                         "us", [us], cpu, note="what it costs the vCPU that rings, by itself")
             yield from rates(stage, [a], b, scale, tag, "one to one")
             yield from host(stage, a, scale, tag)
+    return measure
+
+
+def polling(path, scale):
+    """Ours may look for rings before it sleeps."""
+    def measure(side):
+        with Stage(side, path, 2, pinned=True, ours=",poll-max-ns=%d" % POLL_NS) as stage:
+            us, cpu = trips(stage, *stage.pair(), scale.trips, 0)
+            yield Taken("trip/guest-guest/%s/poll" % path.accel, TRIP, "guest-guest, %s, ours with "
+                        "poll-max-ns=%d" % (path.accel.upper(), POLL_NS), "us", us, cpu,
+                        histogram=True)
     return measure
 
 

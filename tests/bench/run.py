@@ -116,6 +116,7 @@ def doorbells(book, scale, wanted, quick):
                 book.alternate("%d vCPUs: %s" % (count, doorbell.title(path)),
                                doorbell.several(path, count, scale))
     if "doorbell" in wanted:
+        book.alternate("doorbell: TCG, ours polls", doorbell.polling(tiny.Path("tcg"), scale))
         doorbell.host_host(book, scale)
 
 
