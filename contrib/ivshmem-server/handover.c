@@ -210,6 +210,10 @@ void ivshmem_handover_store(IvshmemServer *server)
     g_autoptr(GVariant) document = give_document(server, fds);
     IVSHMEM_FD_AUTO int file = give_file(document);
 
+    /* It keeps an open file once: under the name that it has already. */
+    for (unsigned i = 0; i < server->regions->len; i++) {
+        ivshmem_region_unstore(g_ptr_array_index(server->regions, i));
+    }
     for (unsigned i = 0; i < fds->len; i++) {
         int fd = g_array_index(fds, int, i);
         g_autofree char *name = g_strdup_printf(STORE_FD "%d", fd);

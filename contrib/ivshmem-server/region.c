@@ -360,6 +360,13 @@ void ivshmem_region_save(IvshmemRegion *region)
     }
 }
 
+void ivshmem_region_unstore(const IvshmemRegion *region)
+{
+    g_autofree char *name = region_memory_name(region);
+
+    ivshmem_systemd_forget(name);
+}
+
 void ivshmem_region_free(IvshmemRegion *region, bool remove)
 {
     IvshmemMember *member;
@@ -368,9 +375,7 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
         return;
     }
     if (remove) {
-        g_autofree char *name = region_memory_name(region);
-
-        ivshmem_systemd_forget(name);
+        ivshmem_region_unstore(region);
     }
     g_clear_handle_id(&region->state_timer, g_source_remove);
     g_ptr_array_unref(region->doors);

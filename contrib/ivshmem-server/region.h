@@ -54,6 +54,9 @@ void ivshmem_region_reconfigure(IvshmemRegion *region,
 /* No newcomers from now on; whoever is inside stays. */
 void ivshmem_region_shut(IvshmemRegion *region);
 
+/* Let the service manager forget the memory, which it keeps for after a crash. */
+void ivshmem_region_unstore(const IvshmemRegion *region);
+
 /*
  * Disconnects the clients and removes what was made, @memory included if
  * @remove.  NULL is fine.

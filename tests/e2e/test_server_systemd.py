@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import sys
 import threading
 import unittest
@@ -52,13 +53,22 @@ class Manager:
             name = dict(line.split("=", 1) for line in text if "=" in line).get("FDNAME")
             with self.changed:
                 if "FDSTORE=1" in text:
-                    self.drop(name)
-                    self.store[name] = fds[0]
+                    self.keep(name, fds[0])
                 elif "FDSTOREREMOVE=1" in text:
                     self.drop(name)
                 else:
                     self.lines += text
                 self.changed.notify_all()
+
+    def keep(self, name, fd):
+        """A file that is kept already stays so, under its old name alone."""
+        status = os.fstat(fd)
+        for kept in self.store.values():
+            if stat.S_ISREG(status.st_mode) and os.path.samestat(status, os.fstat(kept)):
+                os.close(fd)
+                return
+        self.drop(name)
+        self.store[name] = fd
 
     def drop(self, name):
         if name in self.store:
