@@ -246,12 +246,12 @@ def _read(path):
         return file.read()
 
 
-def initramfs(path, guest_program=None, files=()):
+def initramfs(path, guest_program=None, files=(), init=INIT):
     """Write the initramfs; files are further (name, bytes) pairs."""
     folder, archive = kernel(), Cpio()
     for name in ("bin", "dev", "proc", "sys", "modules", "tmp"):
         archive.add(name, stat.S_IFDIR | 0o755)
-    archive.file("init", INIT.encode())
+    archive.file("init", init.encode())
     archive.file("bin/busybox", _read(busybox()))
     applets = subprocess.run([busybox(), "--list"], check=True, capture_output=True, text=True)
     for applet in applets.stdout.split():

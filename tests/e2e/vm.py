@@ -95,7 +95,7 @@ class LinuxVM(support.Qemu):
         listener = support.listen(path)
         try:
             super().__init__(
-                directory, *_accel_options(self.accel), "-m", memory, "-smp", "1", "-no-reboot",
+                directory, *accel_options(self.accel), "-m", memory, "-smp", "1", "-no-reboot",
                 "-device", "intel-iommu,intremap=on",
                 "-kernel", os.path.join(linuximage.kernel(), "vmlinuz"), "-initrd", initrd,
                 "-append", COMMAND_LINE + extra_kernel,
@@ -154,7 +154,7 @@ class LinuxVM(support.Qemu):
         return status
 
 
-def _accel_options(accel):
+def accel_options(accel):
     if accel == "kvm":
         return ("-machine", "q35,kernel-irqchip=split", "-accel", "kvm")
     return ("-machine", "q35", "-accel", "tcg,thread=single")
