@@ -234,6 +234,7 @@ SCENES = [
 # "text": not a command.  "elsewhere": the test that runs it.  "skip": why it cannot be run.
 NOT_RUN = {
     (README, "./run demo"): "elsewhere: tests/docs/check-commands",
+    (README, "./run guest-image"): "elsewhere: tests/e2e/test_guest_image.py",
     (README, "./run test"): "elsewhere: scripts/test",
     (README, "N passed, N failed"): "text: the form of the last line",
     (MANUAL, "CONFIG_PCIE=y"): "skip: needs a Zephyr tree and its tool chain",
