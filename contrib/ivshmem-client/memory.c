@@ -34,8 +34,12 @@ static uint8_t *memory_at(Command *cmd, bool writable, guint64 offset,
                       G_GUINT64_FORMAT, len, offset, size);
         return NULL;
     }
-    if (fstat(ivshmem_peer_shm_fd(peer), &now) < 0 ||
-        (guint64)now.st_size < offset + len) {
+    if (fstat(ivshmem_peer_shm_fd(peer), &now) < 0) {
+        command_error(error, "cannot examine the shared memory: %s",
+                      g_strerror(errno));
+        return NULL;
+    }
+    if ((guint64)now.st_size < offset + len) {
         command_error(error, "another peer has shrunk the shared memory");
         return NULL;
     }

@@ -4,17 +4,22 @@ System calls that fail on demand (tests/fault/shim.c), and clients of whom nothi
 
 Control(dir)     one process's shim: .env for its start, arm(Fault) and off(), .counts, .hits
 plan(counts)     the Faults to try: each call with every errno (IVSHMEM_TEST_FAULTS=some: with one)
+explained(fault, process)   the process must have said on stderr what failed
 each(run, faults)   run(Fault) for all of them, a few at a time; fails with all that went wrong
 Member, Group    clients of a server in this process: what they know of each other, and their rings
 """
 import concurrent.futures
 import errno
+import functools
 import json
 import mmap
 import os
+import re
 import select
+import shutil
 import socket
 import struct
+import subprocess
 import unittest
 from typing import NamedTuple
 
@@ -66,7 +71,8 @@ ERRORS = {
     "shm_open": FILES,
     "socket": (errno.EMFILE, errno.ENFILE) + SOCKETS,
     "unlink": (errno.EPERM, errno.EROFS),
-    "write": (errno.EINTR, errno.EAGAIN, errno.ENOSPC, errno.EIO),
+    # Not EAGAIN: from an eventfd it says that it rings already.
+    "write": (errno.EINTR, errno.ENOSPC, errno.EIO),
 }
 
 
@@ -147,14 +153,13 @@ class Control:
                                                 number * self.CALL.size)
             yield number, name.rstrip(b"\0").decode(), count
 
-    def arm(self, fault, number=None):
-        """Count from 1 on, and let the fault happen.  number: before the process has started."""
-        if number is None and fault.nth:
-            number = self.numbers[fault.call]
+    def arm(self, fault):
+        """Count from 1 on, and let the fault happen."""
+        number = numbers()[fault.call] if fault.nth else 0
         for entry, name, _ in self._calls():
             self.CALL.pack_into(self.map, self.HEADER.size + entry * self.CALL.size,
                                 name.encode(), 0)
-        self.HEADER.pack_into(self.map, 0, self._header()[0], 1, number or 0, fault.nth,
+        self.HEADER.pack_into(self.map, 0, self._header()[0], 1, number, fault.nth,
                               fault.error, 0, 0, 0)
 
     def off(self):
@@ -176,6 +181,20 @@ class Control:
 
     def close(self):
         self.map.close()
+
+
+@functools.lru_cache(maxsize=None)
+def numbers():
+    """{function: its number in the shim's table}"""
+    directory = support.temporary_directory()
+    control = Control(directory)
+    subprocess.run([support.program("server"), "--version"], env=control.env, check=True,
+                   stdout=subprocess.DEVNULL)
+    try:
+        return control.numbers
+    finally:
+        control.close()
+        shutil.rmtree(directory)
 
 
 class Member:
@@ -300,6 +319,24 @@ class Group:
     def close(self):
         while self.members:
             self.leave(0)
+
+
+# Other words for an errno, and what the log says when it hits one client alone.
+SAME = {"Too many open files": "out of (file )?descriptors",
+        "Operation not permitted": "Permission denied",
+        "Connection refused": "there is no server to replace",
+        "Broken pipe": "left: |disconnected"}
+
+
+def explained(fault, *processes):
+    """Something went wrong: the reason must have been given, or must be soon."""
+    words = re.compile("%s|%s" % (re.escape(fault.text), SAME.get(fault.text, "$^")))
+    limit = support.Deadline(2)
+    while not any(words.search(process.err.text) for process in processes):
+        if limit.expired():
+            raise AssertionError("it did not say \"%s\":\n%s" % (
+                fault.text, "".join(process.err.text for process in processes)))
+        processes[0].err.wait_change(min(limit.left(), 0.1))
 
 
 def ask(path, request, seconds=10):

@@ -43,11 +43,6 @@ size=64K
 vectors=2
 socket=DIR/a
 """
-# Other words for an errno, and what the log says when it hits one client alone.
-SAME = {"Too many open files": "out of (file )?descriptors",
-        "Connection refused": "there is no server to replace",
-        "Broken pipe": "left: |disconnected"}
-
 # Functions that the server takes from the C library and that are no system calls, or such that
 # cannot fail in a way that matters: an allocation that fails ends the program, as everywhere in
 # GLib.  A new one goes here or into the shim.
@@ -104,17 +99,10 @@ class Run:
         return server
 
     def arm(self):
-        self.control.arm(self.fault, NUMBERS.get(self.fault.call))
+        self.control.arm(self.fault)
 
     def explained(self, *servers):
-        """Something went wrong: the reason must have been given."""
-        words = re.compile("%s|%s" % (re.escape(self.fault.text), SAME.get(self.fault.text, "$^")))
-        limit = support.Deadline(2)
-        while not any(words.search(server.err.text) for server in servers):
-            if limit.expired():
-                raise AssertionError("it did not say \"%s\":\n%s" % (
-                    self.fault.text, "".join(server.err.text for server in servers)))
-            servers[0].err.wait_change(min(limit.left(), 0.1))
+        fault.explained(self.fault, *servers)
 
     def settle(self, server):
         """All know all; one client may have been turned away, if the log says why."""
@@ -157,9 +145,6 @@ class Run:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-NUMBERS = {}                    # of the calls, in the shim's table
-
-
 class Lives(support.TestCase):
     def fail_each(self, live, *args):
         """live(Run) without a fault, to count; then with each."""
@@ -177,26 +162,16 @@ class Lives(support.TestCase):
         print("     %d calls of %d functions" % (sum(counts.values()), len(counts)), flush=True)
         self.assertEqual(tried, len(faults))
 
-    def setUp(self):
-        super().setUp()
-        if not NUMBERS:
-            control = fault.Control(self.dir)
-            subprocess.run([support.program("server"), "--version"], env=control.env, check=True,
-                           stdout=subprocess.DEVNULL)
-            NUMBERS.update(control.numbers)
-            control.close()
-
     def test_the_shim_knows_every_system_call(self):
         if not shutil.which("nm"):
             self.skipTest("no nm: apt-get install binutils")
-        fault.Control(self.dir).close()
         for name in ("server", "client"):
             listed = subprocess.run(["nm", "-D", "--undefined-only", support.program(name)],
                                     check=True, stdout=subprocess.PIPE, text=True).stdout
             taken = set(re.findall(r" U (\w+)@GLIBC", listed))
             plain = {call.replace("v64v2", "v2").replace("64", "") for call in taken}
             self.assertEqual(plain - {call.replace("64", "") for call in HARMLESS} -
-                             set(NUMBERS), set(), "%s: neither failed nor known as harmless" % name)
+                             set(fault.numbers()), set(), "%s: neither failed nor known as harmless" % name)
 
     def test_start_serve_reload_stop(self):
         self.fail_each(self.serve_and_stop)
