@@ -234,6 +234,7 @@ NOT_RUN = {
     (README, "./run demo"): "elsewhere: tests/docs/check-commands",
     (README, "./run test"): "elsewhere: scripts/test",
     (README, "N passed, N failed"): "text: the form of the last line",
+    (MANUAL, "-> {\"execute\": \"query-ivshmem\"}"): "elsewhere: tests/e2e/test_device_transcript.py",
     (MANUAL, "CONFIG_PCIE=y"): "skip: needs a Zephyr tree and its tool chain",
     (MANUAL, "# sysctl vm.nr_hugepages"): "skip: changes the machine, and needs systemd as init",
     (MANUAL, "systemctl "): "skip: needs systemd as init",
