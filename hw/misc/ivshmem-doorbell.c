@@ -14,9 +14,13 @@
 #include "qemu/module.h"
 #include "qemu/range.h"
 #include "chardev/char-fe.h"
+#include "hw/acpi/acpi_dev_interface.h"
 #include "hw/misc/ivshmem.h"
 #include "hw/pci/msi.h"
 #include "hw/pci/msix.h"
+#include "hw/pci/pci_bridge.h"
+#include "hw/pci/pci_bus.h"
+#include "hw/pci/pcie_port.h"
 #include "hw/qdev-properties.h"
 #include "hw/qdev-properties-system.h"
 #include "migration/vmstate.h"
@@ -337,6 +341,46 @@ static bool ivshmem_doorbell_realize_msix(IvshmemDoorbellState *d,
     return true;
 }
 
+/*
+ * Whether the guest can neither see the device nor eject it, nor a bridge above
+ * it, while it is marked as partially hot-plugged.
+ */
+static bool ivshmem_doorbell_can_hide(PCIDevice *pci)
+{
+    PCIBus *bus = pci_get_bus(pci);
+    HotplugHandler *handler = BUS(bus)->hotplug_handler;
+
+    if (!object_dynamic_cast(OBJECT(handler), TYPE_ACPI_DEVICE_IF) &&
+        !object_dynamic_cast(OBJECT(handler), TYPE_PCIE_SLOT)) {
+        return false;
+    }
+    while (!pci_bus_is_root(bus)) {
+        PCIDevice *bridge = pci_bridge_get_device(bus);
+
+        bus = pci_get_bus(bridge);
+        if (DEVICE(bridge)->hotplugged ||
+            object_dynamic_cast(OBJECT(BUS(bus)->hotplug_handler),
+                                TYPE_PCIE_SLOT)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The server may take its time: vCPUs go on if the device can be hidden. */
+static bool ivshmem_doorbell_connect(IvshmemDoorbellState *d, Error **errp)
+{
+    PCIDevice *pci = PCI_DEVICE(d);
+    bool hide = DEVICE(d)->hotplugged && ivshmem_doorbell_can_hide(pci);
+
+    pci->partially_hotplugged = hide;
+    d->link = ivshmem_link_new(&d->chr, d->name, d->vectors,
+                               d->handshake_timeout, hide,
+                               &ivshmem_doorbell_ops, d, errp);
+    pci->partially_hotplugged = false;
+    return d->link;
+}
+
 /* The server may announce vectors before the memory: it comes last. */
 static bool ivshmem_doorbell_realize_steps(IvshmemDoorbellState *d,
                                            Error **errp)
@@ -349,10 +393,8 @@ static bool ivshmem_doorbell_realize_steps(IvshmemDoorbellState *d,
     }
     s->peers = ivshmem_peers_new(kvm_enabled() && d->ioeventfd ? &s->registers
                                                                : NULL);
-    d->link = ivshmem_link_new(&d->chr, d->name, d->vectors,
-                               d->handshake_timeout, &ivshmem_doorbell_ops, d,
-                               errp);
-    return d->link && ivshmem_realize_memory(s, &d->server_memory, errp);
+    return ivshmem_doorbell_connect(d, errp) &&
+           ivshmem_realize_memory(s, &d->server_memory, errp);
 }
 
 static void ivshmem_doorbell_realize(PCIDevice *pci, Error **errp)

@@ -24,6 +24,9 @@
 /* A fraction of a millisecond of the main loop. */
 #define IVSHMEM_LINK_FRAMES_PER_TURN 32
 
+/* Nobody tells when a chardev's attempt to connect has come to an end. */
+#define IVSHMEM_LINK_CONNECT_TICK_MS 1
+
 struct IvshmemLink {
     CharBackend *chr;
     char *name;
@@ -68,6 +71,14 @@ static void link_down(IvshmemLink *link)
     }
 }
 
+/* QEMU aborts if a socket is disconnected that is about to connect. */
+static void link_disconnect(IvshmemLink *link)
+{
+    if (link_socket(link)->state != TCP_CHARDEV_STATE_CONNECTING) {
+        qemu_chr_fe_disconnect(link->chr);
+    }
+}
+
 /* Says once why the connection was lost; consumes @err. */
 static void link_report(IvshmemLink *link, Error *err)
 {
@@ -94,7 +105,7 @@ static void link_drop(IvshmemLink *link, Error *local)
         link_report(link, local);
     }
     link_down(link);
-    qemu_chr_fe_disconnect(link->chr);
+    link_disconnect(link);
 }
 
 static void link_drop_for(IvshmemLink *link, int code)
@@ -373,46 +384,73 @@ static GMainContext *link_handshake_context(void)
     return context;
 }
 
-static gboolean link_timeout(gpointer opaque)
+/* The vCPUs run while nothing happens. */
+static gint link_poll_unlocked(GPollFD *fds, guint n, gint timeout)
 {
-    bool *expired = opaque;
+    gint ret;
 
-    *expired = true;
-    return G_SOURCE_CONTINUE;
+    bql_unlock();
+    ret = g_poll(fds, n, timeout);
+    bql_lock();
+    return ret;
+}
+
+static gboolean link_tick(gpointer unused)
+{
+    return G_SOURCE_REMOVE;
+}
+
+/* Serves @context, waiting for at most @ms. */
+static void link_iterate(GMainContext *context, unsigned ms)
+{
+    GSource *timer = g_timeout_source_new(ms);
+
+    g_source_set_callback(timer, link_tick, NULL, NULL);
+    g_source_attach(timer, context);
+    g_main_context_iteration(context, TRUE);
+    g_source_destroy(timer);
+    g_source_unref(timer);
 }
 
 /*
  * A chardev that reconnects starts its first attempt when it is created, and
- * would report the outcome to the main loop, which does not run now.
+ * would report the outcome to the main loop, which does not run now: the task
+ * is then the data of a source there.  It may never end, if the server does
+ * not accept connections.
  */
-static void link_finish_connecting(IvshmemLink *link)
+static bool link_connecting(const IvshmemLink *link)
 {
-    SocketChardev *socket = link_socket(link);
+    QIOTask *task = link_socket(link)->connect_task;
 
-    if (socket->connect_task) {
-        qio_task_wait_thread(socket->connect_task);
+    if (!task) {
+        return false;
     }
+    if (!g_main_context_find_source_by_user_data(NULL, task)) {
+        return true;
+    }
+    qio_task_wait_thread(task);
+    return false;
 }
 
 static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
-                           Error **errp)
+                           bool unlocked, Error **errp)
 {
     ERRP_GUARD();
     GMainContext *context = link_handshake_context();
-    GSource *timer = g_timeout_source_new(timeout_ms);
-    bool expired = false;
+    int64_t end = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
+    int64_t left;
 
-    g_source_set_callback(timer, link_timeout, &expired, NULL);
-    g_source_attach(timer, context);
+    g_main_context_set_poll_func(context,
+                                 unlocked ? link_poll_unlocked : g_poll);
     link->errp = errp;
     link_listen(link, context, true);
-    link_finish_connecting(link);
-    while (!link->has_memory && !*errp && !expired) {
-        g_main_context_iteration(context, TRUE);
+    while (!link->has_memory && !*errp &&
+           (left = end - g_get_monotonic_time()) > 0) {
+        link_iterate(context, link_connecting(link)
+                              ? IVSHMEM_LINK_CONNECT_TICK_MS
+                              : DIV_ROUND_UP(left, 1000));
     }
     link->errp = NULL;
-    g_source_destroy(timer);
-    g_source_unref(timer);
 
     if (!link->has_memory && !*errp) {
         error_setg(errp, link->session
@@ -456,8 +494,8 @@ static bool link_chardev_ok(CharBackend *chr, Error **errp)
 
 IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
                               unsigned max_vectors, uint32_t timeout_ms,
-                              const IvshmemLinkOps *ops, void *opaque,
-                              Error **errp)
+                              bool unlocked, const IvshmemLinkOps *ops,
+                              void *opaque, Error **errp)
 {
     IvshmemLink *link;
 
@@ -472,7 +510,7 @@ IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
     link->opaque = opaque;
     link->closed = qemu_bh_new(link_report_closed, link);
 
-    if (!link_handshake(link, timeout_ms, errp)) {
+    if (!link_handshake(link, timeout_ms, unlocked, errp)) {
         ivshmem_link_free(link);
         return NULL;
     }
@@ -488,7 +526,7 @@ void ivshmem_link_free(IvshmemLink *link)
     qemu_chr_fe_set_handlers(link->chr, NULL, NULL, NULL, NULL, NULL, NULL,
                              true);
     link_end_session(link);
-    qemu_chr_fe_disconnect(link->chr);
+    link_disconnect(link);
     qemu_bh_delete(link->closed);
     g_free(link->reported);
     g_free(link->name);

@@ -29,14 +29,15 @@ typedef struct IvshmemLinkOps {
 
 /*
  * Take the handshake up to and including the shared memory from @chr, waiting
- * for at most @timeout_ms.  What follows is announced from the main loop.
+ * for at most @timeout_ms; @unlocked: without the big lock, so that vCPUs run
+ * meanwhile.  What follows is announced from the main loop.
  * @name is for messages, @max_vectors per peer.  NULL and @errp on error; then
  * @chr has been disconnected, unless it could not be used at all.
  */
 IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
                               unsigned max_vectors, uint32_t timeout_ms,
-                              const IvshmemLinkOps *ops, void *opaque,
-                              Error **errp);
+                              bool unlocked, const IvshmemLinkOps *ops,
+                              void *opaque, Error **errp);
 
 /* Disconnect; nothing is announced any more.  NULL is fine. */
 void ivshmem_link_free(IvshmemLink *link);

@@ -26,6 +26,7 @@
  *   use N                   choose device N: bdf, vectors, MSI-X capability,
  *                           BAR0, BAR1, BAR2, size of BAR2
  *   r8|r16|r32 SPACE ADDR   read              w8|.. SPACE ADDR VALUE   write
+ *   w32s SPACE ADDR VALUE N write N times
  *   msix ENABLE FMASK       MSI-X enable and function mask
  *   entry V ADDR DATA CTRL  write one table entry, with it masked meanwhile
  *   fill V N IVEC CTRL      entries V..V+N-1 to this processor, at ivecs that
@@ -153,7 +154,7 @@ static bool do_read(const uint64_t *a, int width)
     return true;
 }
 
-static bool do_write(const uint64_t *a, int width)
+static bool do_write(const uint64_t *a, int width, uint32_t times)
 {
     uint64_t addr = a[1];
     uint16_t port;
@@ -161,14 +162,16 @@ static bool do_write(const uint64_t *a, int width)
     if (!locate(a[0], &addr, &port)) {
         return false;
     }
-    if (!port) {
-        mem_write(addr, width, a[2]);
-    } else if (width == 8) {
-        out8(port, a[2]);
-    } else if (width == 16) {
-        out16(port, a[2]);
-    } else {
-        out32(port, a[2]);
+    while (times--) {
+        if (!port) {
+            mem_write(addr, width, a[2]);
+        } else if (width == 8) {
+            out8(port, a[2]);
+        } else if (width == 16) {
+            out16(port, a[2]);
+        } else {
+            out32(port, a[2]);
+        }
     }
     put_str("ok");
     return true;
@@ -191,17 +194,22 @@ static bool cmd_r32(const uint64_t *a)
 
 static bool cmd_w8(const uint64_t *a)
 {
-    return do_write(a, 8);
+    return do_write(a, 8, 1);
 }
 
 static bool cmd_w16(const uint64_t *a)
 {
-    return do_write(a, 16);
+    return do_write(a, 16, 1);
 }
 
 static bool cmd_w32(const uint64_t *a)
 {
-    return do_write(a, 32);
+    return do_write(a, 32, 1);
+}
+
+static bool cmd_w32s(const uint64_t *a)
+{
+    return do_write(a, 32, a[3]);
 }
 
 static bool cmd_msix(const uint64_t *a)
@@ -404,6 +412,7 @@ static const Command commands[] = {
     { "w8", 3, false, cmd_w8 },
     { "w16", 3, false, cmd_w16 },
     { "w32", 3, false, cmd_w32 },
+    { "w32s", 4, false, cmd_w32s },
     { "msix", 2, true, cmd_msix },
     { "entry", 4, true, cmd_entry },
     { "fill", 4, true, cmd_fill },
