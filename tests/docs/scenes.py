@@ -8,6 +8,7 @@ import glob
 import os
 import shutil
 
+import support
 from extract import MANUAL, PERFORMANCE, README, SPEC, TOOLS, TOP
 
 SERVER, CLIENT, GUEST = TOOLS["server"], TOOLS["client"], TOOLS["guest"]
@@ -93,7 +94,7 @@ COMPILE = "cc -std=gnu11 -O2 -Wall -Wextra -Werror "
 
 SCENES = [
     Scene("readme-demo",
-          do(DEMO),
+          do(DEMO + (" --count 1000" if support.SCALE > 1 else "")),
           printed(README, "1. ivshmem-server hands out", similar="lines"),
           folder=TOP, seconds=240),
     Scene("readme-tools",
@@ -116,7 +117,7 @@ SCENES = [
           do("mkdir /run/ivshmem && sed -i s/hugetlb:2M/memfd/ " + CONFIG),
           do("ivshmem-server --config=%s -p /tmp/video.pid" % CONFIG),
           run(MANUAL, "# ivshmem-server --config=/etc/ivshmem/server.conf --status"),
-          folder=TOP, seconds=240),
+          folder=TOP, seconds=240, only=default_build),
 
     Scene("manual-first-run",
           run(MANUAL, "$ ivshmem-server -S /tmp/ivshmem_socket -l 1M"),
@@ -209,6 +210,12 @@ SCENES = [
           Step("traced", MANUAL, "ivshmem_link_up shm0: connected"),
           Step("refused", MANUAL, "device 'shm0' (ivshmem-doorbell) is in peer mode",
                path="migrate")),
+    Scene("manual-qmp",
+          do("ivshmem-server -l 1M -n 2 -p /tmp/ivshmem.pid"),
+          Step("monitored", None, DOORBELL_VM % SOCKET),
+          do("ivshmem-client -c 'wait-peers 0 60s'", background=True),
+          Step("event", None, "IVSHMEM_PEER_JOINED"),
+          Step("qmp", MANUAL, '-> {"execute": "qom-get"')),
     Scene("server",
           run(SERVER, "ivshmem-server -S /tmp/ivshmem_socket -M my-memory", background=True,
               until=CLIENTS % (SOCKET, 1)),

@@ -3,6 +3,7 @@
 
 Not responsible for where it runs: check-commands enters the scratch place before.
 """
+import json
 import os
 import pty
 import re
@@ -203,12 +204,18 @@ class Stage:
             answer = self.qemu.qmp.hmp("%s file:%s" % (step.path, target.name))
         compare(" ".join(answer.split()), "Error: " + " ".join(text.split()))
 
+    def do_event(self, step, text):
+        self.qemu.qmp.wait_event(text)
+
     def do_qmp(self, step, text):
-        """A QMP transcript: -> is sent, <- must come, "..." being anything."""
-        for sent, received in re.findall(r"^-> (.*)\n<- (.*(?:\n   .*)*)", text, re.M):
-            answer = self.qemu.qmp.execute(support.json.loads(sent))
-            compare(support.json.dumps({"return": answer}, sort_keys=True), support.json.dumps(
-                support.json.loads(received), sort_keys=True), step.similar)
+        """A QMP transcript: what follows -> is sent, and what follows <- must come, in time."""
+        limit = support.Deadline(WAIT)
+        for sent, expected in re.findall(r"^-> (.*)\n<- (.*(?:\n   .*)*)", text, re.M):
+            answer = None
+            while answer != json.loads(expected):
+                if limit.expired():
+                    raise Wrong("%s gave %s" % (sent, json.dumps(answer)))
+                answer = {"return": self.qemu.qmp.execute(json.loads(sent))}
 
     # Guest
 
