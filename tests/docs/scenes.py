@@ -240,6 +240,8 @@ SCENES = [
 NOT_RUN = {
     (README, "./run demo"): "elsewhere: tests/docs/check-commands",
     (README, "./run test"): "elsewhere: scripts/test",
+    (README, "./run packages"): "elsewhere: tests/packages/test_packages.py",
+    (README, "systemctl start"): "elsewhere: tests/packages/test_systemd.py",
     (README, "N passed, N failed"): "text: the form of the last line",
     (MANUAL, "-> {\"execute\": \"query-ivshmem\"}"): "elsewhere: tests/e2e/test_device_transcript.py",
     (MANUAL, "CONFIG_PCIE=y"): "skip: needs a Zephyr tree and its tool chain",
@@ -255,8 +257,7 @@ NOT_RUN = {
     (PERFORMANCE, "tests/bench/run.py --again"): "elsewhere: tests/e2e/test_bench.py",
     (PERFORMANCE, "ulimit -Hn"): "text: the name of a limit",
     (PERFORMANCE, "ivshmem-guest ping"): "elsewhere: tests/e2e/test_linux_doorbell.py",
-    (SERVER, "systemctl "): "skip: needs systemd as init; tests/e2e/test_server_systemd.py has "
-                            "a small manager instead",
+    (SERVER, "systemctl "): "elsewhere: tests/packages/test_systemd.py",
     (CLIENT, "{\"command\":\"int\""): "text: the form of an answer",
     (CLIENT, "{\"event\":\"connected\""): "text: the form of an event",
 }

@@ -1,0 +1,17 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run the tests of the packages: run.py [-x] [-l] [NAME...], as tests/e2e/run.py does."""
+import importlib.util
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+SPEC = importlib.util.spec_from_file_location(
+    "e2e_run", os.path.join(os.path.dirname(HERE), "e2e", "run.py"))
+E2E = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(E2E)
+
+if __name__ == "__main__":
+    sys.exit(E2E.main(HERE))
