@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -22,7 +23,7 @@
 /* Writing end of a pipe to the parent, who waits for a byte. */
 static int daemon_parent = -1;
 
-static void G_GNUC_NORETURN daemon_wait_for(int child_ready)
+static void G_GNUC_NORETURN daemon_wait_for(pid_t child, int child_ready)
 {
     char byte;
     ssize_t n;
@@ -30,6 +31,12 @@ static void G_GNUC_NORETURN daemon_wait_for(int child_ready)
     do {
         n = read(child_ready, &byte, 1);
     } while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        g_printerr("ivshmem-server: cannot tell whether it has started: %s\n",
+                   g_strerror(errno));
+        kill(child, SIGTERM);
+        waitpid(child, NULL, 0);
+    }
     /* The child has said why; without its last words it was killed. */
     _exit(n == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
 }
@@ -53,7 +60,7 @@ bool ivshmem_daemon_start(GError **errp)
     }
     if (child > 0) {
         ivshmem_fd_close(&ends[1]);
-        daemon_wait_for(ends[0]);
+        daemon_wait_for(child, ends[0]);
     }
     ivshmem_fd_close(&ends[0]);
     daemon_parent = ends[1];

@@ -77,10 +77,14 @@ ERRORS = {
 
 
 class Fault(NamedTuple):
-    """The n-th call (from 1 on) of a function fails once with an errno; n = 0: none does."""
+    """
+    The n-th call (from 1 on) of a function fails once with an errno, or all from it on; n = 0:
+    none does.
+    """
     call: str
     nth: int
     error: int
+    lasts: bool = False
 
     def __str__(self):
         return "%s number %d: %s" % (self.call, self.nth, errno.errorcode.get(self.error, "none"))
@@ -160,7 +164,7 @@ class Control:
             self.CALL.pack_into(self.map, self.HEADER.size + entry * self.CALL.size,
                                 name.encode(), 0)
         self.HEADER.pack_into(self.map, 0, self._header()[0], 1, number, fault.nth,
-                              fault.error, 0, 0, 0)
+                              fault.error, fault.lasts, 0, 0)
 
     def off(self):
         header = self._header()

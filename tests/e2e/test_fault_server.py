@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 
 import fault
 import support
@@ -131,8 +132,14 @@ class Run:
         self.group.close()
         server.stop()
 
-    def descriptors(self, server):
-        return len([name for name in os.listdir("/proc/%d/fd" % server.pid)])
+    def descriptors(self, server, most=None):
+        """How many the server has; waits until there are not more."""
+        limit = support.Deadline(3)
+        while True:
+            now = support.fd_count(server.pid)
+            if most is None or now <= most or limit.expired():
+                return now
+            support.select.select([], [], [], 0.01)
 
     def close(self):
         self.group.close()
@@ -146,6 +153,8 @@ class Run:
 
 
 class Lives(support.TestCase):
+    most = None                 # descriptors without a fault
+
     def fail_each(self, live, *args):
         """live(Run) without a fault, to count; then with each."""
         def run(what):
@@ -195,6 +204,9 @@ class Lives(support.TestCase):
             self.assertEqual(len(fault.ask(life.path("ctl"), "status")["regions"]), 2)
         self.reload(life, server)
         life.settle(server)
+        if life.fault == fault.NONE:
+            self.most = life.descriptors(server)
+        self.assertLessEqual(life.descriptors(server, self.most), self.most, "descriptors")
         server.signal(signal.SIGTERM)
         life.ended(server, 0)
         life.control.off()
@@ -311,3 +323,104 @@ class Lives(support.TestCase):
         life.control.off()
         server.signal(signal.SIGTERM)
         life.ended(server, 0)
+
+    def test_going_to_the_background(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs root, to become another user")
+        self.fail_each(self.go_to_the_background, CRASH_TEXT)
+
+    def go_to_the_background(self, life):
+        """Its log is elsewhere then, so only what happens until then must be explained."""
+        pid_file = life.path("pid")
+        life.arm()
+        starter = support.Process(
+            [support.program("server"), "--config", life.path("server.conf"), "-p", pid_file,
+             "--user", "65534"], env=life.control.env)
+        life.processes.append(starter)
+        # Not .wait(): the other one may have kept our end of its stderr.
+        status = starter.child.wait(20 * support.SCALE)
+        self.assertIn(status, (0, 1), starter.err.text)
+        if os.path.exists(pid_file):
+            with open(pid_file, encoding="ascii") as file:
+                watch = os.pidfd_open(int(file.read()))
+            try:
+                if status == 0:
+                    life.group.join(2)
+                    life.group.settle(retries=1)
+                    life.group.ring_all()
+                signal.pidfd_send_signal(watch, signal.SIGTERM)
+                self.assertTrue(support.select.select([watch], [], [], 10 * support.SCALE)[0])
+            except ProcessLookupError:
+                pass            # it has ended as well
+            finally:
+                os.close(watch)
+        if status and life.fault.call != "write":   # to the parent, who is all that it could tell
+            life.explained(starter)
+        life.control.off()
+        life.group.close()
+        life.start_clean()
+
+    def test_asking_for_the_status(self):
+        self.fail_each(self.ask_for_the_status, CRASH_TEXT)
+
+    def ask_for_the_status(self, life):
+        server = life.serve(clean=True)
+        life.group.join(2)
+        life.settle(server)
+        life.arm()
+        asking = support.Process([support.program("server"), "--config", life.path("server.conf"),
+                                  "--status", "--json"], env=life.control.env)
+        life.processes.append(asking)
+        if life.ended(asking, 0, 1):
+            life.explained(asking)
+        else:
+            self.assertEqual(len(fault.json.loads(asking.out.text)["regions"]), 1)
+        life.settle(server)
+
+
+class Shortage(support.TestCase):
+    """What fails does so for a while: nobody inside notices, and the server does not spin."""
+    CALLS = ("accept4", "eventfd", "epoll_ctl", "sendmmsg", "open", "fstat", "getsockopt", "rename",
+             "write", "send")
+
+    def test_newcomers_wait_or_are_refused(self):
+        def run(what):
+            life = Run(what)
+            try:
+                self.live(life)
+            finally:
+                life.close()
+        fault.each(run, [fault.Fault(call, 1, error, True) for call in self.CALLS
+                         for error in fault.ERRORS.get(call, fault.ERRORS[""])
+                         if error not in (fault.errno.EINTR, fault.errno.EAGAIN,
+                                          fault.errno.EPIPE, fault.errno.ECONNABORTED)])
+
+    def live(self, life):
+        server = life.serve()
+        life.group.join(3)
+        life.settle(server)
+        inside = list(life.group.members)
+        life.arm()
+        begin, used = time.monotonic(), cpu_seconds(server.pid)
+        life.group.join(1)
+        newcomer = life.group.members[-1]
+        support.select.select([newcomer.sock], [], [], 0.3)
+        with support.socket.socket(support.socket.AF_UNIX) as sock:
+            sock.connect(life.path("ctl"))
+            sock.sendall(b"status\n")
+            support.select.select([sock], [], [], 0.2)
+        used = cpu_seconds(server.pid) - used
+        self.assertLess(used, 0.05 + 0.3 * (time.monotonic() - begin), "seconds of CPU")
+        life.control.off()
+        life.group.settle(retries=2)
+        life.group.ring_all()
+        self.assertEqual(inside, life.group.members[:3], "somebody inside lost his connection")
+        self.assertTrue(fault.ask(life.path("ctl"), "status"))
+        server.signal(signal.SIGTERM)
+        life.ended(server, 0)
+
+
+def cpu_seconds(pid):
+    with open("/proc/%d/stat" % pid, encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
