@@ -101,7 +101,7 @@ SCENES = [
           run(README, "scripts/build-tools", until=CLIENTS % (SOCKET, 1)),
           do("kill $(cat /tmp/ivshmem.pid)", until="test ! -e " + SOCKET),
           run(README, "./run help"),
-          folder=TOP, stock=True, only=default_build),
+          folder=TOP, stock=True, seconds=240, only=default_build),
     Scene("readme-install",
           run(README, "meson setup DIR", words={"DIR": "/tmp/build"}),
           do("/usr/local/bin/ivshmem-server -n 2 -p /tmp/ivshmem.pid"),
@@ -239,6 +239,7 @@ SCENES = [
 # "text": not a command.  "elsewhere": the test that runs it.  "skip": why it cannot be run.
 NOT_RUN = {
     (README, "./run demo"): "elsewhere: tests/docs/check-commands",
+    (README, "./run guest-image"): "elsewhere: tests/e2e/test_guest_image.py",
     (README, "./run test"): "elsewhere: scripts/test",
     (README, "./run packages"): "elsewhere: tests/packages/test_packages.py",
     (README, "systemctl start"): "elsewhere: tests/packages/test_systemd.py",

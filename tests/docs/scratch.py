@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A place where commands with fixed paths touch nothing of this machine.
 
-A mount and PID namespace: /tmp, /run and /dev/shm are empty there, changes to /etc, /usr/local and
-/var are lost with it, users and groups that the documents name exist, and whatever is started ends.
+A mount and PID namespace: /tmp, /run and /dev/shm are empty there, changes to /etc, /usr and /var
+are lost with it, users and groups that the documents name exist, and whatever is started ends.
 """
 import os
 import shutil
@@ -11,7 +11,7 @@ import sys
 
 COVERED = ("/tmp", "/run", "/dev/shm", "/dev/hugepages")
 PROGRAMS = "/run/programs"
-OVERLAID = ("/etc", "/usr/local", "/var")
+OVERLAID = ("/etc", "/usr", "/var")
 USERS = {"alice": 60001, "libvirt-qemu": 60002}
 GROUPS = {"kvm": 60003}
 
