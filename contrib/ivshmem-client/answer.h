@@ -11,11 +11,17 @@
 typedef struct Answer {
     gboolean json;
     GString *text;
-    GString *fields;            /* of the JSON object */
+    struct _JsonBuilder *fields;    /* NULL: not as JSON */
 } Answer;
+
+/* Whether there is JSON at all. */
+gboolean answer_json_check(GError **error);
 
 void answer_init(Answer *answer, gboolean json);
 void answer_clear(Answer *answer);
+
+/* Forget what was collected. */
+void answer_reset(Answer *answer);
 
 /* For people only. */
 void answer_text(Answer *answer, const char *format, ...) G_GNUC_PRINTF(2, 3);
@@ -34,5 +40,10 @@ void answer_array_end(Answer *answer);
  * no more.
  */
 gboolean answer_print(Answer *answer);
+
+/* For the above only; the caller frees the line. */
+void answer_json_begin(Answer *answer);
+char *answer_json_end(Answer *answer);
+void answer_json_clear(Answer *answer);
 
 #endif /* IVSHMEM_CLIENT_ANSWER_H */

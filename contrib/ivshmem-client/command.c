@@ -549,8 +549,7 @@ static gboolean command_answer(Command *cmd, const char *name, gboolean ok,
         g_autofree char *prefix = g_strdup_printf("ivshmem-client: %s: ", name);
 
         g_printerr("%s%s\n", prefix, error->message);
-        g_string_truncate(answer->text, 0);
-        g_string_truncate(answer->fields, 0);
+        answer_reset(answer);
         answer_string(answer, "command", name);
         answer_boolean(answer, "ok", FALSE);
         answer_boolean(answer, "timeout", error->code == IVSHMEM_E_TIMEOUT);

@@ -5,6 +5,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "answer.h"
 #include "command.h"
 #include "options.h"
 
@@ -57,6 +58,9 @@ gboolean options_parse(Options *o, int argc, char **argv, GError **error)
     if (argc > 1) {
         return command_error(error, "unexpected argument \"%s\"; commands "
                              "follow -c", argv[1]);
+    }
+    if (o->json && !answer_json_check(error)) {
+        return FALSE;
     }
     return !timeout || command_parse_time(timeout, &o->timeout_ms, error);
 }

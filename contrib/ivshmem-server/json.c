@@ -1,67 +1,79 @@
 /*
- * Writing JSON.
+ * JSON, by json-glib.
  *
- * Not responsible for what is written, nor for reading any.
+ * Not responsible for what is written.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include <string.h>
+#include <json-glib/json-glib.h>
 #include "json.h"
 
-static void json_quote(GString *json, const char *text)
+IvshmemJson *ivshmem_json_new(void)
 {
-    g_autofree char *valid = g_utf8_make_valid(text, -1);
-
-    g_string_append_c(json, '"');
-    for (const char *p = valid; *p; p++) {
-        if ((unsigned char)*p < ' ') {
-            g_string_append_printf(json, "\\u%04x", *p);
-        } else {
-            if (*p == '"' || *p == '\\') {
-                g_string_append_c(json, '\\');
-            }
-            g_string_append_c(json, *p);
-        }
-    }
-    g_string_append_c(json, '"');
+    return json_builder_new();
 }
 
-static void json_key(GString *json, const char *key)
+GString *ivshmem_json_finish(IvshmemJson *json)
 {
-    if (json->len && !strchr("{[", json->str[json->len - 1])) {
-        g_string_append_c(json, ',');
-    }
+    g_autoptr(JsonGenerator) generator = json_generator_new();
+    g_autoptr(JsonNode) root = json_builder_get_root(json);
+    g_autofree char *text = NULL;
+    GString *line;
+
+    json_generator_set_root(generator, root);
+    text = json_generator_to_data(generator, NULL);
+    line = g_string_new(text);
+    g_string_append_c(line, '\n');
+    g_object_unref(json);
+    return line;
+}
+
+static void json_key(IvshmemJson *json, const char *key)
+{
     if (key) {
-        json_quote(json, key);
-        g_string_append_c(json, ':');
+        json_builder_set_member_name(json, key);
     }
 }
 
-void ivshmem_json_open(GString *json, const char *key, char bracket)
+void ivshmem_json_object(IvshmemJson *json, const char *key)
 {
     json_key(json, key);
-    g_string_append_c(json, bracket);
+    json_builder_begin_object(json);
 }
 
-void ivshmem_json_close(GString *json, char bracket)
+void ivshmem_json_object_end(IvshmemJson *json)
 {
-    g_string_append_c(json, bracket);
+    json_builder_end_object(json);
 }
 
-void ivshmem_json_string(GString *json, const char *key, const char *value)
-{
-    json_key(json, key);
-    json_quote(json, value ? value : "");
-}
-
-void ivshmem_json_number(GString *json, const char *key, int64_t value)
+void ivshmem_json_array(IvshmemJson *json, const char *key)
 {
     json_key(json, key);
-    g_string_append_printf(json, "%" G_GINT64_FORMAT, value);
+    json_builder_begin_array(json);
 }
 
-void ivshmem_json_bool(GString *json, const char *key, bool value)
+void ivshmem_json_array_end(IvshmemJson *json)
+{
+    json_builder_end_array(json);
+}
+
+/* JSON wants UTF-8; a path need not be. */
+void ivshmem_json_string(IvshmemJson *json, const char *key, const char *value)
+{
+    g_autofree char *valid = g_utf8_make_valid(value ? value : "", -1);
+
+    json_key(json, key);
+    json_builder_add_string_value(json, valid);
+}
+
+void ivshmem_json_number(IvshmemJson *json, const char *key, int64_t value)
 {
     json_key(json, key);
-    g_string_append(json, value ? "true" : "false");
+    json_builder_add_int_value(json, value);
+}
+
+void ivshmem_json_bool(IvshmemJson *json, const char *key, bool value)
+{
+    json_key(json, key);
+    json_builder_add_boolean_value(json, value);
 }

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-wire.h"
+#include "json.h"
 #include "query.h"
 
 #define QUERY_WATCH_US (1000 * 1000)
@@ -62,6 +63,12 @@ static GString *query_ask(const IvshmemConfig *config, GError **errp)
     if (ret < 0 || answer->len == 0) {
         ivshmem_error(errp, "the server on %s did not finish its answer: %s",
                       path, ivshmem_strerror(ret < 0 ? ret : IVSHMEM_E_EOF));
+        return NULL;
+    }
+    if (config->query == IVSHMEM_QUERY_JSON &&
+        g_str_has_prefix(answer->str, IVSHMEM_JSON_ERROR)) {
+        ivshmem_error(errp, "no JSON from the server on %s: %s", path,
+                      g_strchomp(answer->str));
         return NULL;
     }
     return g_steal_pointer(&answer);

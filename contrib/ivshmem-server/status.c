@@ -77,13 +77,13 @@ static uint64_t status_counter(const IvshmemServer *server,
 
 /* JSON */
 
-static void json_client(GString *json, const IvshmemServer *server,
+static void json_client(IvshmemJson *json, const IvshmemServer *server,
                         const IvshmemClient *client)
 {
     g_autofree char *executable = status_executable(client->pid);
     const IvshmemMember *member = client->member;
 
-    ivshmem_json_open(json, NULL, '{');
+    ivshmem_json_object(json, NULL);
     ivshmem_json_number(json, "id", ivshmem_member_id(member));
     ivshmem_json_string(json, "name", client->name);
     ivshmem_json_number(json, "pid", client->pid);
@@ -98,67 +98,67 @@ static void json_client(GString *json, const IvshmemServer *server,
     ivshmem_json_number(json, "backlog",
                         (int64_t)ivshmem_member_backlog(member));
     ivshmem_json_string(json, "state", status_of_client(server, client));
-    ivshmem_json_close(json, '}');
+    ivshmem_json_object_end(json);
 }
 
-static void json_region(GString *json, const IvshmemRegion *region)
+static void json_region(IvshmemJson *json, const IvshmemRegion *region)
 {
     IvshmemMember *member = NULL;
 
-    ivshmem_json_open(json, NULL, '{');
+    ivshmem_json_object(json, NULL);
     ivshmem_json_string(json, "name", region->config->name);
-    ivshmem_json_open(json, "memory", '{');
+    ivshmem_json_object(json, "memory");
     ivshmem_json_string(json, "kind", ivshmem_memory_describe(region->memory));
     ivshmem_json_number(json, "size",
                         (int64_t)ivshmem_memory_size(region->memory));
     ivshmem_json_bool(json, "sealed", ivshmem_memory_sealed(region->memory));
-    ivshmem_json_close(json, '}');
+    ivshmem_json_object_end(json);
     ivshmem_json_number(json, "vectors", region->config->vectors);
     ivshmem_json_bool(json, "closing", region->closing);
-    ivshmem_json_open(json, "sockets", '[');
+    ivshmem_json_array(json, "sockets");
     for (unsigned i = 0; i < region->doors->len; i++) {
         const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
 
         ivshmem_json_string(json, NULL, door->listener.path);
     }
-    ivshmem_json_close(json, ']');
+    ivshmem_json_array_end(json);
     ivshmem_json_number(json, "more_clients", ivshmem_client_capacity(
                             region->server, region->config->vectors));
-    ivshmem_json_open(json, "clients", '[');
+    ivshmem_json_array(json, "clients");
     while ((member = ivshmem_registry_next(region->registry, member))) {
         json_client(json, region->server, ivshmem_member_opaque(member));
     }
-    ivshmem_json_close(json, ']');
-    ivshmem_json_close(json, '}');
+    ivshmem_json_array_end(json);
+    ivshmem_json_object_end(json);
 }
 
-static void json_counters(GString *json, const IvshmemServer *server)
+static void json_counters(IvshmemJson *json, const IvshmemServer *server)
 {
-    ivshmem_json_open(json, "counters", '{');
+    ivshmem_json_object(json, "counters");
     for (unsigned i = 0; i < G_N_ELEMENTS(status_counters); i++) {
         ivshmem_json_number(json, status_counters[i].name,
                             (int64_t)status_counter(server,
                                                     &status_counters[i]));
     }
-    ivshmem_json_open(json, "refused", '{');
+    ivshmem_json_object(json, "refused");
     for (unsigned i = 0; i < G_N_ELEMENTS(status_refusals); i++) {
         ivshmem_json_number(json, status_refusals[i].name, (int64_t)
                             server->counters.refused[
                                 status_refusals[i].refusal]);
     }
-    ivshmem_json_close(json, '}');
-    ivshmem_json_close(json, '}');
+    ivshmem_json_object_end(json);
+    ivshmem_json_object_end(json);
 }
 
 GString *ivshmem_status_json(const IvshmemServer *server)
 {
-    GString *json = g_string_new(NULL);
+    IvshmemJson *json = ivshmem_json_new();
 
-    ivshmem_json_open(json, NULL, '{');
+    ivshmem_json_object(json, NULL);
     ivshmem_json_string(json, "version", IVSHMEM_VERSION);
     ivshmem_json_number(json, "pid", getpid());
     ivshmem_json_number(json, "started", server->start_time);
-    ivshmem_json_open(json, "limits", '{');
+    ivshmem_json_object(json, "limits");
     ivshmem_json_number(json, "descriptors", server->fd_limit);
     ivshmem_json_number(json, "descriptors_free",
                         ivshmem_client_free_fds(server));
@@ -166,16 +166,15 @@ GString *ivshmem_status_json(const IvshmemServer *server)
     ivshmem_json_number(json, "stall_timeout",
                         (int64_t)server->config->stall_timeout_ms / 1000);
     ivshmem_json_number(json, "in_flight_per_client", server->window);
-    ivshmem_json_close(json, '}');
+    ivshmem_json_object_end(json);
     json_counters(json, server);
-    ivshmem_json_open(json, "regions", '[');
+    ivshmem_json_array(json, "regions");
     for (unsigned i = 0; i < server->regions->len; i++) {
         json_region(json, g_ptr_array_index(server->regions, i));
     }
-    ivshmem_json_close(json, ']');
-    ivshmem_json_close(json, '}');
-    g_string_append_c(json, '\n');
-    return json;
+    ivshmem_json_array_end(json);
+    ivshmem_json_object_end(json);
+    return ivshmem_json_finish(json);
 }
 
 /* Prometheus */

@@ -2,7 +2,8 @@
  * The service manager: readiness, sockets it has opened, descriptors it keeps.
  *
  * The protocols of sd_notify(3) and sd_listen_fds(3); other managers that speak
- * them do as well.  Without one, all of this does nothing.
+ * them do as well.  Without one, or without libsystemd, all of this does
+ * nothing.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

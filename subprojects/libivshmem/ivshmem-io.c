@@ -8,7 +8,6 @@
  */
 #include <fcntl.h>
 #include <limits.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -175,45 +174,6 @@ static int io_socket(void)
     int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
     return sock < 0 ? -errno : sock;
-}
-
-int ivshmem_io_notify(const char *address, const char *text, int fd)
-{
-    struct sockaddr_un to;
-    union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct iovec iov = { (void *)text, strlen(text) };
-    struct msghdr msg = {
-        .msg_name = &to, .msg_iov = &iov, .msg_iovlen = 1,
-    };
-    IVSHMEM_FD_AUTO int sock = -1;
-    int ret = io_address(&to, address);
-
-    if (ret < 0) {
-        return ret;
-    }
-    msg.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) +
-                                  strlen(address));
-    if (to.sun_path[0] == '@') {
-        to.sun_path[0] = '\0';
-    }
-    if (fd >= 0) {
-        control.header = (struct cmsghdr) {
-            .cmsg_level = SOL_SOCKET,
-            .cmsg_type = SCM_RIGHTS,
-            .cmsg_len = CMSG_LEN(sizeof(int)),
-        };
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
-        msg.msg_control = &control;
-        msg.msg_controllen = sizeof(control);
-    }
-    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (sock < 0 || sendmsg(sock, &msg, MSG_NOSIGNAL) < 0) {
-        return -errno;
-    }
-    return 0;
 }
 
 int ivshmem_io_connect(const char *path)

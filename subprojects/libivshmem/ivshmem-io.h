@@ -41,14 +41,6 @@ ssize_t ivshmem_io_recv(int sock, void *data, size_t len, int *fd);
 IVSHMEM_WARN_UNUSED
 ssize_t ivshmem_io_send(int sock, const IvshmemFrame *frames, size_t n);
 
-/*
- * Send @text as one datagram to the unix socket @address ('@' stands for the
- * zero byte of an abstract one), with @fd if it is not -1, as sd_notify() does.
- * Returns 0 or -errno.
- */
-IVSHMEM_WARN_UNUSED
-int ivshmem_io_notify(const char *address, const char *text, int fd);
-
 /* Connect to the unix stream socket @path.  The caller owns the result. */
 IVSHMEM_WARN_UNUSED
 int ivshmem_io_connect(const char *path);
