@@ -165,6 +165,7 @@ static void outbox_wait(IvshmemClient *client, int error)
 {
     IvshmemServer *server = client->region->server;
     IvshmemLogSubject subject = ivshmem_client_subject(client);
+    bool known = server->retry_ms;
 
     outbox_move(client, &server->waiting);
     if (server->retry_timer) {
@@ -174,6 +175,9 @@ static void outbox_wait(IvshmemClient *client, int error)
                              OUTBOX_RETRY_MAX_MS);
     server->retry_timer = g_timeout_add(server->retry_ms, outbox_retry, server);
     server->counters.waits++;
+    if (known) {
+        return;
+    }
     ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
                       "cannot be told at the moment: %s; trying again%s",
                       ivshmem_strerror(error), error == -ETOOMANYREFS ?

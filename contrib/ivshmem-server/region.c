@@ -40,12 +40,26 @@ static void door_pause(IvshmemDoor *door, int error)
 {
     IvshmemLogSubject subject = { door->region->config->name, -1, -1 };
 
-    ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
-                      "newcomers have to wait: accept: %s",
-                      ivshmem_strerror(error));
+    if (!door->shut) {
+        ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
+                          "newcomers have to wait: accept: %s",
+                          ivshmem_strerror(error));
+    }
+    door->shut = true;
     door->region->server->counters.waits++;
     ivshmem_loop_set_events(door->region->server->loop, &door->watch, 0);
     door->pause_timer = g_timeout_add(DOOR_PAUSE_MS, door_resume, door);
+}
+
+static void door_open_again(IvshmemDoor *door)
+{
+    IvshmemLogSubject subject = { door->region->config->name, -1, -1 };
+
+    if (door->shut) {
+        door->shut = false;
+        ivshmem_log_event(G_LOG_LEVEL_MESSAGE, IVSHMEM_LOG_WAIT, &subject,
+                          "newcomers need not wait any more");
+    }
 }
 
 static void door_ready(IvshmemWatch *watch, uint32_t events)
@@ -63,6 +77,7 @@ static void door_ready(IvshmemWatch *watch, uint32_t events)
             door_pause(door, sock);
             return;
         }
+        door_open_again(door);
         ivshmem_client_admit(door, sock);
     }
 }

@@ -35,6 +35,7 @@ struct IvshmemDoor {
     IvshmemRegionConfig *region_config; /* that @config is a part of */
     const IvshmemClientConfig *config;
     unsigned pause_timer;       /* not accepting until it fires */
+    bool shut;                  /* and nobody has come in since */
 };
 
 /*

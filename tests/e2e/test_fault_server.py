@@ -52,7 +52,7 @@ __cxa_finalize __errno_location __isoc99_sscanf __libc_start_main _exit close cl
 fflush fprintf fputs fwrite geteuid getpid gettid isatty memchr memcmp memcpy memset munmap openlog
 printf puts readdir64 setlocale signal sigaction snprintf strchr strcmp strcspn strerror strlen
 strncmp strrchr strspn strstr strtol strtoul sysconf syslog clock_gettime __stack_chk_fail
-getgrnam getpwnam getpwuid localtime_r setvbuf strftime kill waitpid
+free getgrnam getpwnam getpwuid localtime_r setvbuf strftime kill waitpid
 """.split())
 
 
