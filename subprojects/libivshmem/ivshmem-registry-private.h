@@ -41,7 +41,8 @@ struct IvshmemRegistry {
     GQueue log;
     GHashTable *by_id;
     GHashTable *reserved;
-    GQueue freed;               /* ids, longest unused first */
+    GArray *freed;              /* of uint16_t: ids, longest unused first, ... */
+    unsigned freed_head;        /* ... which is this one */
     unsigned next_fresh;        /* ids from here on were never handed out */
     uint16_t first_id;
     uint64_t next_seq;

@@ -77,8 +77,9 @@ GVariant *ivshmem_registry_save(const IvshmemRegistry *registry)
                                                       numbers));
     }
     g_variant_builder_init(&freed, G_VARIANT_TYPE("aq"));
-    for (GList *l = registry->freed.head; l; l = l->next) {
-        g_variant_builder_add(&freed, "q", GPOINTER_TO_UINT(l->data));
+    for (unsigned i = registry->freed_head; i < registry->freed->len; i++) {
+        g_variant_builder_add(&freed, "q",
+                              g_array_index(registry->freed, uint16_t, i));
     }
     return g_variant_new("(ua" STATE_ENTRY "aq)", registry->next_fresh, &log,
                          &freed);
@@ -229,7 +230,7 @@ static bool state_read_freed(IvshmemRegistry *registry, GVariant *freed)
         if (ivshmem_registry_find(registry, ids[i])) {
             return false;
         }
-        g_queue_push_tail(&registry->freed, GUINT_TO_POINTER(ids[i]));
+        g_array_append_val(registry->freed, ids[i]);
     }
     return true;
 }

@@ -23,7 +23,7 @@ IvshmemRegistry *ivshmem_registry_new(uint16_t first_id)
 
     g_queue_init(&registry->members);
     g_queue_init(&registry->log);
-    g_queue_init(&registry->freed);
+    registry->freed = g_array_new(FALSE, FALSE, sizeof(uint16_t));
     registry->by_id = g_hash_table_new(NULL, NULL);
     registry->reserved = g_hash_table_new(NULL, NULL);
     registry->first_id = first_id;
@@ -38,7 +38,7 @@ void ivshmem_registry_free(IvshmemRegistry *registry)
     if (!registry) {
         return;
     }
-    g_queue_clear(&registry->freed);
+    g_array_unref(registry->freed);
     g_hash_table_unref(registry->by_id);
     g_hash_table_unref(registry->reserved);
     g_array_unref(registry->free_slots);
@@ -58,6 +58,38 @@ static bool id_is_reserved(const IvshmemRegistry *registry, unsigned id)
     return g_hash_table_contains(registry->reserved, GUINT_TO_POINTER(id));
 }
 
+/* The ids before the head have been used again; half of the array at most. */
+static void id_freed_trim(IvshmemRegistry *registry)
+{
+    if (registry->freed_head * 2 > registry->freed->len) {
+        g_array_remove_range(registry->freed, 0, registry->freed_head);
+        registry->freed_head = 0;
+    }
+}
+
+static void id_freed_remove(IvshmemRegistry *registry, unsigned id)
+{
+    for (unsigned i = registry->freed_head; i < registry->freed->len; i++) {
+        if (g_array_index(registry->freed, uint16_t, i) == id) {
+            g_array_remove_index(registry->freed, i);
+            id_freed_trim(registry);
+            return;
+        }
+    }
+}
+
+static int id_freed_pop(IvshmemRegistry *registry)
+{
+    int id;
+
+    if (registry->freed_head == registry->freed->len) {
+        return IVSHMEM_E_FULL;
+    }
+    id = g_array_index(registry->freed, uint16_t, registry->freed_head++);
+    id_freed_trim(registry);
+    return id;
+}
+
 /* Never handed out ids first, then the one that has been unused longest. */
 static int id_choose(IvshmemRegistry *registry)
 {
@@ -68,17 +100,16 @@ static int id_choose(IvshmemRegistry *registry)
             return (int)id;
         }
     }
-    if (g_queue_is_empty(&registry->freed)) {
-        return IVSHMEM_E_FULL;
-    }
-    return GPOINTER_TO_INT(g_queue_pop_head(&registry->freed));
+    return id_freed_pop(registry);
 }
 
 static void id_release(IvshmemRegistry *registry, unsigned id)
 {
     if (id >= registry->first_id && id < registry->next_fresh &&
         !id_is_reserved(registry, id)) {
-        g_queue_push_tail(&registry->freed, GUINT_TO_POINTER(id));
+        uint16_t freed = (uint16_t)id;
+
+        g_array_append_val(registry->freed, freed);
     }
 }
 
@@ -96,7 +127,7 @@ static int id_take(IvshmemRegistry *registry, const IvshmemJoin *join)
         (id_is_reserved(registry, id) && !join->reserved_ok)) {
         return IVSHMEM_E_ID_TAKEN;
     }
-    g_queue_remove(&registry->freed, GUINT_TO_POINTER(id));
+    id_freed_remove(registry, id);
     return join->id;
 }
 
@@ -108,7 +139,7 @@ void ivshmem_registry_reserve(IvshmemRegistry *registry, uint16_t id,
     }
     if (reserved) {
         g_hash_table_add(registry->reserved, GUINT_TO_POINTER(id));
-        g_queue_remove(&registry->freed, GUINT_TO_POINTER(id));
+        id_freed_remove(registry, id);
         return;
     }
     g_hash_table_remove(registry->reserved, GUINT_TO_POINTER(id));
