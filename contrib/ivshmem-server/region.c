@@ -272,8 +272,8 @@ static IvshmemMemory *region_find_memory(IvshmemRegion *region)
     IvshmemMemory *memory = NULL;
     int fd, lost = 0;
 
-    if (config->kind != IVSHMEM_MEMORY_MEMFD &&
-        config->kind != IVSHMEM_MEMORY_HUGETLB) {
+    if (config->kind == IVSHMEM_MEMORY_SHM ||
+        config->kind == IVSHMEM_MEMORY_FILE) {
         return NULL;
     }
     name = region_memory_name(region);

@@ -316,10 +316,12 @@ IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
                                           int fd, GError **errp)
 {
     const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    bool in_dir = config->kind == IVSHMEM_MEMORY_DIR;
     IvshmemMemory *memory = memory_new(config);
     struct stat st;
 
-    memory->description = g_strdup("sealed memory");
+    memory->description = in_dir ? g_strdup_printf("a file in %s", config->name)
+                                 : g_strdup("sealed memory");
     memory->fd = fd;
     memory->found = true;
     memory->sealed = (fcntl(fd, F_GET_SEALS) & seals) == seals;
@@ -327,11 +329,12 @@ IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
         if (fstat(fd, &st) < 0) {
             ivshmem_error(errp, "cannot examine the memory that they have: %s",
                           g_strerror(errno));
-        } else if (memory->sealed && (uint64_t)st.st_size == memory->size) {
+        } else if ((in_dir ? st.st_nlink == 0 : memory->sealed) &&
+                   (uint64_t)st.st_size == memory->size) {
             return memory;
         } else {
             ivshmem_error(errp, "the memory that clients of a former server "
-                          "have is not sealed, or has another size");
+                          "have is of another kind, or has another size");
         }
     }
     ivshmem_memory_close(memory, false);

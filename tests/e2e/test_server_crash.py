@@ -181,6 +181,38 @@ class Crash(CrashTest):
         self.assertEqual(clients[0]("memory 0")["size"], str(2 << 20))
 
 
+class NamelessFile(CrashTest):
+    def start_server(self, size="1M"):
+        return self.start(ConfigServer("-S", self.path("r"), "-m", self.dir, "-l", size,
+                                       "-p", self.path("pid")))
+
+    def test_memory_of_m_is_found_in_a_client(self):
+        server = self.start_server()
+        clients = self.group(2)
+        inode = self.inode(clients[0])
+        self.kill(server)
+        self.start_server()
+        for client in clients:
+            client("rejoin 0 0")
+        for client in clients:
+            client("settle 1")
+            self.assertEqual(self.inode(client), inode)
+        extra = self.client()
+        extra("settle 2")
+        self.assertEqual(self.inode(extra), inode)
+
+    def test_with_another_size_it_is_not(self):
+        server = self.start_server()
+        client = self.client("r", "--keep")
+        inode = self.inode(client)
+        self.kill(server)
+        server = self.start_server("2M")
+        server.err.wait_for("will find other memory: .*another size")
+        client("rejoin 0 0")
+        client("settle 0")
+        self.assertNotEqual(self.inode(client), inode)
+
+
 class RandomKills(CrashTest):
     def test_under_joins_and_leaves(self):
         """Whoever comes back has its id and the memory, whenever the server was killed."""
