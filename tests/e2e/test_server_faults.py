@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 
+import fault
 import support
 from server_load import Load
 
@@ -410,7 +411,7 @@ class Daemon(ServerTest):
 class InFlightDescriptors(ServerTest):
     """S14: what clients that do not read hold is everybody's, without privileges."""
 
-    def unprivileged_server(self, limit):
+    def unprivileged_server(self, limit, *options):
         if os.geteuid() != 0:
             self.skipTest("needs root, to give up its privileges")
         os.chown(self.dir, 65534, 65534)
@@ -420,7 +421,7 @@ class InFlightDescriptors(ServerTest):
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-        return self.server("--socket-mode=0666", preexec=preexec)
+        return self.server("--socket-mode=0666", *options, preexec=preexec)
 
     def test_forty_clients_that_do_not_read(self):
         server = self.unprivileged_server(1024)
@@ -439,9 +440,23 @@ class InFlightDescriptors(ServerTest):
         group = self.load(server, timeout=60)
         group("join 40")
         server.err.wait_for("cannot be told at the moment: Too many references")
+        status = fault.ask(server.socket + ".ctl", "status")
+        self.assertGreater(status["counters"]["waits"], 0)
+        self.assertIn("waiting for the system",
+                      [client["state"] for client in status["regions"][0]["clients"]])
         quiet("resume 0 39")
         group("settle 79")
         quiet("settle 79")
+
+    def test_the_end_of_those_who_do_not_read_ends_the_wait(self):
+        server = self.unprivileged_server(256)
+        quiet = self.load(server)
+        quiet("mute 40")
+        group = self.load(server, timeout=60)
+        group("join 40")
+        server.err.wait_for("cannot be told at the moment: Too many references")
+        quiet.signal(signal.SIGKILL)
+        group("settle 39")
 
 
 class SecondServer(ServerTest):
