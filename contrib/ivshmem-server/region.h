@@ -55,7 +55,7 @@ void ivshmem_region_reconfigure(IvshmemRegion *region,
 /* No newcomers from now on; whoever is inside stays. */
 void ivshmem_region_shut(IvshmemRegion *region);
 
-/* Let the service manager forget the memory, which it keeps for after a crash. */
+/* Let the service manager forget the memory that it keeps for a crash. */
 void ivshmem_region_unstore(const IvshmemRegion *region);
 
 /*

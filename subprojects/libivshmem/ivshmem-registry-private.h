@@ -41,8 +41,8 @@ struct IvshmemRegistry {
     GQueue log;
     GHashTable *by_id;
     GHashTable *reserved;
-    GArray *freed;              /* of uint16_t: ids, longest unused first, ... */
-    unsigned freed_head;        /* ... which is this one */
+    GArray *freed;              /* of uint16_t: ids, longest unused first */
+    unsigned freed_head;        /* where that is; what is before is used */
     unsigned next_fresh;        /* ids from here on were never handed out */
     uint16_t first_id;
     uint64_t next_seq;

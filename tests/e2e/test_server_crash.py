@@ -204,6 +204,7 @@ class NamelessFile(CrashTest):
     def test_with_another_size_it_is_not(self):
         server = self.start_server()
         client = self.client("r", "--keep")
+        client("settle 0")
         inode = self.inode(client)
         self.kill(server)
         server = self.start_server("2M")

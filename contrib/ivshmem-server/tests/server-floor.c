@@ -4,9 +4,9 @@
  *
  * The frames a server would send, over connected sockets, with the library's
  * own sendmmsg() and nothing around it; a child receives them.  Prints the
- * frames, the CPU time of the sender, and before that the CPU time of the system
- * calls without which nobody comes in: accept4(), the user (SO_PEERCRED),
- * eventfd() and epoll_ctl().
+ * frames, the CPU time of the sender, and that of the system calls without
+ * which nobody comes in: accept4(), the user (SO_PEERCRED), eventfd() and
+ * epoll_ctl().
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
