@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import fault
@@ -84,7 +85,17 @@ class Run:
         self.control = fault.Control(self.dir)
         self.group = fault.Group(os.path.join(self.dir, "a"), VECTORS)
         self.processes = []
+        self.manager = support.socket.socket(support.socket.AF_UNIX, support.socket.SOCK_DGRAM)
+        self.manager.bind(self.path("notify"))
+        self.control.env["NOTIFY_SOCKET"] = self.path("notify")
+        self.listener = threading.Thread(target=self.listen, daemon=True)
+        self.listener.start()
         self.config(text)
+
+    def listen(self):
+        """As the service manager does; what it is told is not the matter here."""
+        while self.manager.recv(65536):
+            pass
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -145,6 +156,9 @@ class Run:
         self.group.close()
         for process in reversed(self.processes):
             process.stop()
+        self.manager.shutdown(support.socket.SHUT_RDWR)
+        self.listener.join(10)
+        self.manager.close()
         self.control.close()
         name = "/dev/shm/" + os.path.basename(self.dir)
         if os.path.exists(name):
