@@ -247,7 +247,7 @@ NOT_RUN = {
     (MANUAL, "-> {\"execute\": \"query-ivshmem\"}"): "elsewhere: tests/e2e/test_device_transcript.py",
     (MANUAL, "CONFIG_PCIE=y"): "skip: needs a Zephyr tree and its tool chain",
     (MANUAL, "# sysctl vm.nr_hugepages"): "skip: changes the machine, and needs systemd as init",
-    (MANUAL, "systemctl "): "skip: needs systemd as init",
+    (MANUAL, "systemctl "): "elsewhere: tests/packages/test_systemd.py",
     (MANUAL, "ivshmem-guest ping"): "elsewhere: tests/e2e/test_linux_doorbell.py",
     (MANUAL, "virsh "): "skip: needs a running libvirt daemon",
     (MANUAL, "ivshmem-guest bind --no-iommu"): "skip: Debian's kernels lack no-IOMMU mode",
