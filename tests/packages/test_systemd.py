@@ -135,13 +135,15 @@ class SystemdTest:
         self.assertEqual(self.check("once 'peek 0 5' id | tail -n 1"), "id 2")
 
     def test_5_mistake_is_mended_in_time(self):
-        """A restart with a wrong configuration, which is then put right."""
+        """A reload and a restart with a wrong configuration, which is then put right."""
         before = self.server()
-        self.check("cp /etc/ivshmem/server.conf /root; "
+        self.check("cp /etc/ivshmem/server.conf /tmp; "
                    "echo size=wrong >>/etc/ivshmem/server.conf")
+        self.assertEqual(self.vm.run("systemctl reload " + UNIT, SECONDS).status, 1)
+        self.assertEqual(self.server(), before)
         self.assertEqual(self.vm.run("systemctl restart " + UNIT, SECONDS).status, 1)
         self.assertIn("server.conf", self.check("journalctl --no-pager -u " + UNIT))
-        self.check("cp /root/server.conf /etc/ivshmem; until_another %d" % before)
+        self.check("cp /tmp/server.conf /etc/ivshmem; until_another %d" % before)
         self.stay()
 
     def test_5_reload(self):
@@ -149,6 +151,7 @@ class SystemdTest:
         self.check(r"printf '[region more]\nsize=1M\nsocket=/run/ivshmem/more.sock\n"
                    r"socket-group=kvm\n' >>/etc/ivshmem/server.conf")
         self.check("systemctl reload " + UNIT)
+        self.check("timeout 100 sh -c 'until test -S /run/ivshmem/more.sock; do :; done'")
         self.assertEqual(self.server(), before)
         self.assertEqual(self.check("stat -c '%U %G %a' /run/ivshmem/more.sock"),
                          "ivshmem kvm 660")
