@@ -303,12 +303,18 @@ void ivshmem_msix_reset(IvshmemMsix *msix)
 
 /* Connections */
 
+/* Its successor can be the same eventfd: ringing that would never end. */
 static void retired_rung(EventNotifier *notifier)
 {
-    MsixRetired *old = container_of(notifier, MsixRetired, notifier);
+    MsixVector *v = container_of(notifier, MsixRetired, notifier)->vector;
 
-    if (notifier_rung(notifier)) {
-        ivshmem_io_ring_nowait(event_notifier_get_fd(&old->vector->notifier));
+    if (!notifier_rung(notifier)) {
+        return;
+    }
+    if (v->live) {
+        vector_notify(v);
+    } else {
+        msix_set_pending(v->msix->pci, vector_number(v));
     }
 }
 
