@@ -82,7 +82,7 @@ static bool ivshmem_bench_interrupts(IvshmemAccess *access, const IvshmemOptions
 {
     static int64_t ns[IVSHMEM_BENCH_TRIPS];
     uint16_t id = ivshmem_access_read_reg(access, IVSHMEM_REG_IV_POSITION);
-    int64_t begin = ivshmem_now_ns();
+    int64_t begin;
     uint64_t count;
     unsigned vector;
 

@@ -52,7 +52,7 @@ static bool ivshmem_ping_once(IvshmemChannel *channel, uint32_t sequence,
 {
     uint32_t number = htole32(sequence);
     int64_t begin = ivshmem_now_ns(), deadline = ivshmem_deadline(timeout);
-    IvshmemMessage message;
+    IvshmemMessage message = { 0 };
 
     if (!ivshmem_channel_send(channel, IVSHMEM_CHANNEL_PING, &number, sizeof(number),
                               deadline, err)) {

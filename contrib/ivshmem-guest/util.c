@@ -129,9 +129,9 @@ static int ivshmem_compare_ns(const void *a, const void *b)
 
 int64_t ivshmem_percentile(int64_t *ns, uint64_t n, double percent)
 {
-    uint64_t i;
+    double at = (n - 1) * percent / 100;
+    uint64_t i = at;
 
     qsort(ns, n, sizeof(*ns), ivshmem_compare_ns);
-    i = (n - 1) * percent / 100 + 0.5;
-    return ns[i];
+    return ns[at - i < 0.5 ? i : i + 1];
 }

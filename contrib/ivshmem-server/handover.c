@@ -308,7 +308,7 @@ static GVariant *take_document(int fd)
 /* 0, or why not all has come. */
 static int take_all(IvshmemHandover *handover)
 {
-    IvshmemFrame frame;
+    IvshmemFrame frame = { .fd = -1 };
     int64_t count;
     int ret = take_frame(handover->sock, &frame);
 

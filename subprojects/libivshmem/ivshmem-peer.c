@@ -448,9 +448,9 @@ int ivshmem_peer_connect(const char *path, IvshmemPeer **peer)
 
 int ivshmem_peer_attach(int sock, IvshmemPeer **peer)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = { 0 };
     socklen_t address_len = sizeof(address), type_len = sizeof(int);
-    int type;
+    int type = 0;
 
     if (getsockname(sock, (struct sockaddr *)&address, &address_len) < 0 ||
         getsockopt(sock, SOL_SOCKET, SO_TYPE, &type, &type_len) < 0 ||

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The device: start-up, device_add, taking in peers, memory for each, a client's mischief."""
 import contextlib
-import os
 import resource
 import shutil
 import threading

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import tempfile
 
-import extract
 import support
 import vm
 

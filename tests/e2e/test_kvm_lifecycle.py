@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Resets, departures, stops, hot-plug and many devices, with rings under way, on every path."""
-import os
 import signal
 
 import support

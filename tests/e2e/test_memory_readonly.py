@@ -3,7 +3,6 @@
 import os
 import struct
 
-import support
 import tiny
 from server_load import ConfigServer
 from tiny import BAR2, ivec
