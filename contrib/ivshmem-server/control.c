@@ -90,16 +90,18 @@ static void conversation_write(Conversation *c)
     ssize_t n = send(c->watch.fd, c->answer->str + c->sent,
                      c->answer->len - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        ivshmem_loop_set_events(c->control->server->loop, &c->watch, EPOLLOUT);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        if (errno != EPIPE) {
+            control_failed("cannot answer", -errno);
+        }
+        conversation_end(c);
         return;
     }
-    if (n < 0 && errno != EPIPE) {
-        control_failed("cannot answer", -errno);
-    }
     c->sent += n > 0 ? (size_t)n : 0;
-    if (n <= 0 || c->sent == c->answer->len) {
+    if (c->sent == c->answer->len) {
         conversation_end(c);
+    } else {
+        ivshmem_loop_set_events(c->control->server->loop, &c->watch, EPOLLOUT);
     }
 }
 

@@ -16,6 +16,12 @@
  */
 #define OUTBOX_BATCHES 4
 
+/*
+ * Frames in one turn, some 20 ms of work: newcomers, requests for the status
+ * and the watchdog do not wait longer, however many clients are to be told.
+ */
+#define OUTBOX_TURN_FRAMES 16384
+
 /* Pauses while the system is short of something: from, doubling, to. */
 #define OUTBOX_RETRY_MIN_MS 5
 #define OUTBOX_RETRY_MAX_MS 500
@@ -247,6 +253,7 @@ static void outbox_send(IvshmemClient *client)
 void ivshmem_outbox_flush(IvshmemServer *server)
 {
     IvshmemClient *last = g_queue_peek_tail(&server->pending);
+    uint64_t enough = server->counters.frames + OUTBOX_TURN_FRAMES;
 
     while (last) {
         IvshmemClient *client = g_queue_pop_head_link(&server->pending)->data;
@@ -254,7 +261,7 @@ void ivshmem_outbox_flush(IvshmemServer *server)
         /* At the end again, for whatever is left after this turn's share. */
         g_queue_push_tail_link(&server->pending, &client->link);
         outbox_send(client);
-        if (client == last) {
+        if (client == last || server->counters.frames >= enough) {
             break;
         }
     }

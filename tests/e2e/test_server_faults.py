@@ -116,6 +116,38 @@ class ManyDescriptors(ServerTest):
         self.assertGreater(support.fd_count(server.pid), 1024)
 
 
+class IdleClients(ServerTest):
+    """Who says nothing and is told nothing costs nothing, however many they are."""
+    CLIENTS, REQUESTS = 2000, 200
+
+    def cost(self, server):
+        """CPU time of the server for one request on its control socket."""
+        def spent():
+            with open("/proc/%d/schedstat" % server.pid, encoding="ascii") as file:
+                return int(file.read().split()[0])
+        before = spent()
+        for _ in range(self.REQUESTS):
+            fault.ask(server.socket + ".ctl", "metrics")
+        return (spent() - before) / self.REQUESTS
+
+    def test_thousands_of_them(self):
+        if os.sysconf("SC_OPEN_MAX") < 2 * self.CLIENTS + 100:
+            self.skipTest("needs %d descriptors: ulimit -n" % (2 * self.CLIENTS + 100))
+        if os.geteuid() != 0:
+            self.skipTest("needs root, for descriptors in flight without limit")
+        server = self.server()
+        alone = self.cost(server)
+        self.load(server, timeout=60)("mute %d" % self.CLIENTS)
+        limit = support.Deadline(60)
+        while fault.ask(server.socket + ".ctl", "status")["counters"]["joins"] < self.CLIENTS:
+            self.assertFalse(limit.expired(), "they do not get in")
+        crowded = min(self.cost(server) for _ in range(3))
+        self.assertLess(crowded, 2 * alone)
+        # An answer that no socket holds at once comes to its end as well.
+        status = fault.ask(server.socket + ".ctl", "status")
+        self.assertEqual(len(status["regions"][0]["clients"]), self.CLIENTS)
+
+
 class SlowClient(ServerTest):
     """S4: who does not read misses nothing, and holds up nobody."""
 
