@@ -472,10 +472,13 @@ class InFlightDescriptors(ServerTest):
         group = self.load(server, timeout=60)
         group("join 40")
         server.err.wait_for("cannot be told at the moment: Too many references")
-        status = fault.ask(server.socket + ".ctl", "status")
+        limit = support.Deadline()
+        states = []
+        while "waiting for the system" not in states:   # between one try and the next
+            self.assertFalse(limit.expired(), states)
+            status = fault.ask(server.socket + ".ctl", "status")
+            states = [client["state"] for client in status["regions"][0]["clients"]]
         self.assertGreater(status["counters"]["waits"], 0)
-        self.assertIn("waiting for the system",
-                      [client["state"] for client in status["regions"][0]["clients"]])
         quiet("resume 0 39")
         group("settle 79")
         quiet("settle 79")
@@ -581,13 +584,13 @@ class NeverReads(ServerTest):
         group("settle 399")
 
     def test_a_reader_is_not_taken_for_stalled(self):
-        server = self.server("--stall-timeout=3")
+        server = self.server("--stall-timeout=8")
         reader = self.load(server)
         reader("join 1")
         reader("settle 0")
         quiet = self.load(server)
         quiet("mute 1")
         reader("join 400")
-        reader("settle 401")
-        server.err.wait_for("has not read for 3 s")
+        reader("settle 401")                            # well within that time
+        server.err.wait_for("has not read for 8 s")
         reader("settle 400")
