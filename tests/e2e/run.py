@@ -76,12 +76,15 @@ def main(folder=HERE):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     parser.add_argument("-l", action="store_true", help="list the tests and stop")
+    parser.add_argument("--without", metavar="NAME", action="append", default=[],
+                        help="leave out the tests whose name contains this")
     parser.add_argument("name", nargs="*", help="run the tests whose name contains this")
     options = parser.parse_args()
 
     tests = list(flatten(unittest.TestLoader().discover(folder, "test_*.py", folder)))
     if options.name:
         tests = [test for test in tests if any(name in test.id() for name in options.name)]
+    tests = [test for test in tests if not any(name in test.id() for name in options.without)]
     if options.l:
         print("\n".join(test.id() for test in tests))
         return 0
