@@ -48,20 +48,6 @@ apply_glue() {
     }
 }
 
-# @OUR_C_FILES@ in the glue of a folder stands for our .c files there, without
-# the stubs.
-list_sources() {
-    for file in $(cd "$stage" && grep -rl '@OUR_C_FILES@' .); do
-        list=
-        for ours in "$top/$(dirname "$file")"/ivshmem*.c; do
-            case $ours in *-stub.c) continue ;; esac
-            list="$list'${ours##*/}', "
-        done
-        sed "s/@OUR_C_FILES@/${list%, }/" "$stage/$file" >"$stage/listed"
-        mv "$stage/listed" "$stage/$file"
-    done
-}
-
 # append/FILE goes to the end of QEMU's FILE.
 append_glue() {
     stage_original "$1"

@@ -11,13 +11,18 @@
 #include "qapi/qapi-types-ivshmem.h"
 #include "qemu/stats64.h"
 #include "qom/object.h"
-#include "ivshmem-peers.h"
 
 #define TYPE_IVSHMEM_COMMON "ivshmem-common"
 OBJECT_DECLARE_TYPE(IvshmemState, IvshmemClass, IVSHMEM_COMMON)
 
 struct IvshmemClass {
     PCIDeviceClass parent_class;
+
+    /*
+     * Rings a peer, from any thread, within an RCU read-side critical section.
+     * False if it is not connected.  NULL: there are no peers.
+     */
+    bool (*ring)(IvshmemState *s, uint16_t id, uint16_t vector);
 
     /* Adds what only this type has.  NULL: nothing. */
     void (*fill_info)(IvshmemState *s, IvshmemInfo *info);
@@ -32,7 +37,6 @@ struct IvshmemState {
     uint32_t intr_mask;
     uint32_t intr_status;
     uint16_t id;
-    IvshmemPeers *peers;        /* NULL on ivshmem-plain */
     OnOffAuto master;
     uint16_t region_id;
     bool dma;

@@ -31,6 +31,7 @@
 #include "ivshmem-info.h"
 #include "ivshmem-link.h"
 #include "ivshmem-msix.h"
+#include "ivshmem-peers.h"
 #include "trace.h"
 
 #define TYPE_IVSHMEM_DOORBELL "ivshmem-doorbell"
@@ -48,6 +49,7 @@ struct IvshmemDoorbellState {
     char *name;                 /* for messages */
     IvshmemLink *link;
     IvshmemMsix *msix;
+    IvshmemPeers *peers;
     MemoryRegion server_memory;
     struct stat server_stat;    /* of the descriptor it came with */
     VMChangeStateEntry *vm_state;
@@ -62,7 +64,7 @@ static void ivshmem_doorbell_begin(void *opaque)
 {
     IvshmemDoorbellState *d = opaque;
 
-    ivshmem_peers_list_begin(d->parent_obj.peers);
+    ivshmem_peers_list_begin(d->peers);
 }
 
 static void ivshmem_doorbell_unlisted(uint16_t id, unsigned vectors,
@@ -94,7 +96,7 @@ static void ivshmem_doorbell_listed(void *opaque)
 {
     IvshmemDoorbellState *d = opaque;
 
-    ivshmem_peers_list_end(d->parent_obj.peers, ivshmem_doorbell_unlisted, d);
+    ivshmem_peers_list_end(d->peers, ivshmem_doorbell_unlisted, d);
     if (d->resuming) {
         ivshmem_doorbell_resumed(d);
     }
@@ -178,7 +180,7 @@ static void ivshmem_doorbell_ring_self(IvshmemDoorbellState *d,
 
     trace_ivshmem_peer_vector(d->name, s->id, vector, copy);
     if (copy >= 0) {
-        ivshmem_peers_set_vector(s->peers, s->id, vector, copy);
+        ivshmem_peers_set_vector(d->peers, s->id, vector, copy);
     }
 }
 
@@ -197,7 +199,7 @@ static void ivshmem_doorbell_peer_vector(void *opaque, uint16_t id,
     IvshmemDoorbellState *d = opaque;
 
     trace_ivshmem_peer_vector(d->name, id, vector, fd);
-    if (ivshmem_peers_set_vector(d->parent_obj.peers, id, vector, fd)) {
+    if (ivshmem_peers_set_vector(d->peers, id, vector, fd)) {
         ivshmem_event_peer(DEVICE(d), &d->event_limit, id, true);
     }
 }
@@ -205,7 +207,7 @@ static void ivshmem_doorbell_peer_vector(void *opaque, uint16_t id,
 static void ivshmem_doorbell_peer_gone(void *opaque, uint16_t id)
 {
     IvshmemDoorbellState *d = opaque;
-    bool known = ivshmem_peers_leave(d->parent_obj.peers, id);
+    bool known = ivshmem_peers_leave(d->peers, id);
 
     trace_ivshmem_peer_gone(d->name, id, known);
     if (known) {
@@ -234,7 +236,16 @@ static const IvshmemLinkOps ivshmem_doorbell_ops = {
     .peer_gone = ivshmem_doorbell_peer_gone,
 };
 
-/* What guest and VM do to our vectors */
+/* What guest and VM do to others' vectors, and to ours */
+
+static bool ivshmem_doorbell_ring(IvshmemState *s, uint16_t id,
+                                  uint16_t vector)
+{
+    /* Goes at unplug, but not before this vCPU leaves its RCU section. */
+    IvshmemPeers *peers = qatomic_read((void **)&IVSHMEM_DOORBELL(s)->peers);
+
+    return peers && ivshmem_peers_ring(peers, id, vector);
+}
 
 static int ivshmem_doorbell_use(PCIDevice *pci, unsigned vector,
                                 MSIMessage message)
@@ -319,7 +330,7 @@ static void ivshmem_doorbell_exit(PCIDevice *pci)
         msix_unset_vector_notifiers(pci);
         ivshmem_msix_free(g_steal_pointer(&d->msix));
     }
-    ivshmem_peers_free(g_steal_pointer(&s->peers));
+    ivshmem_peers_free(g_steal_pointer(&d->peers));
     ivshmem_cleanup(s);
     g_free(g_steal_pointer(&d->name));
 }
@@ -391,7 +402,7 @@ static bool ivshmem_doorbell_realize_steps(IvshmemDoorbellState *d,
     if (!ivshmem_doorbell_realize_msix(d, errp)) {
         return false;
     }
-    s->peers = ivshmem_peers_new(kvm_enabled() && d->ioeventfd ? &s->registers
+    d->peers = ivshmem_peers_new(kvm_enabled() && d->ioeventfd ? &s->registers
                                                                : NULL);
     return ivshmem_doorbell_connect(d, errp) &&
            ivshmem_realize_memory(s, &d->server_memory, errp);
@@ -437,13 +448,13 @@ static void ivshmem_doorbell_add_peer(uint16_t id, unsigned vectors,
     QAPI_LIST_APPEND(lister->tail, info);
 }
 
-static IvshmemPeerInfoList *ivshmem_doorbell_list_peers(IvshmemState *s)
+static IvshmemPeerInfoList *ivshmem_doorbell_list_peers(IvshmemDoorbellState *d)
 {
     IvshmemPeerInfoList *list = NULL;
-    IvshmemPeerLister lister = { .tail = &list, .self = s->id };
+    IvshmemPeerLister lister = { .tail = &list, .self = d->parent_obj.id };
 
-    if (s->peers) {
-        ivshmem_peers_foreach(s->peers, ivshmem_doorbell_add_peer, &lister);
+    if (d->peers) {
+        ivshmem_peers_foreach(d->peers, ivshmem_doorbell_add_peer, &lister);
     }
     return list;
 }
@@ -453,7 +464,7 @@ static void ivshmem_doorbell_get_peers(Object *obj, Visitor *v,
                                        Error **errp)
 {
     g_autoptr(IvshmemPeerInfoList) list =
-        ivshmem_doorbell_list_peers(IVSHMEM_COMMON(obj));
+        ivshmem_doorbell_list_peers(IVSHMEM_DOORBELL(obj));
 
     visit_type_IvshmemPeerInfoList(v, name, &list, errp);
 }
@@ -480,7 +491,7 @@ static void ivshmem_doorbell_fill_info(IvshmemState *s, IvshmemInfo *info)
     info->has_vectors = true;
     info->vectors = ivshmem_doorbell_list_vectors(d->msix);
     info->has_peers = true;
-    info->peers = ivshmem_doorbell_list_peers(s);
+    info->peers = ivshmem_doorbell_list_peers(d);
     info->has_rung = true;
     info->rung = stat64_get(&s->rung);
 }
@@ -519,6 +530,7 @@ static void ivshmem_doorbell_class_init(ObjectClass *klass, void *data)
     pc->config_write = ivshmem_doorbell_write_config;
     rc->phases.hold = ivshmem_doorbell_reset_hold;
     dc->vmsd = &ivshmem_doorbell_vmstate;
+    IVSHMEM_COMMON_CLASS(klass)->ring = ivshmem_doorbell_ring;
     IVSHMEM_COMMON_CLASS(klass)->fill_info = ivshmem_doorbell_fill_info;
     device_class_set_props(dc, ivshmem_doorbell_properties);
     object_class_property_add_bool(klass, "connected",

@@ -7,8 +7,10 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#ifdef CONFIG_LINUX
 #include <sys/vfs.h>
 #include <linux/magic.h>
+#endif
 #include "qapi/error.h"
 #include "qapi/qapi-commands-ivshmem.h"
 #include "qapi/qapi-events-ivshmem.h"
@@ -68,6 +70,7 @@ void ivshmem_event_peer(DeviceState *dev, IvshmemEventLimit *limit,
 
 static IvshmemMemoryKind info_memory_kind(int fd)
 {
+#ifdef CONFIG_LINUX
     g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
     g_autofree char *target = g_file_read_link(link, NULL);
     struct statfs fs;
@@ -83,6 +86,9 @@ static IvshmemMemoryKind info_memory_kind(int fd)
     }
     return fs.f_type == TMPFS_MAGIC ? IVSHMEM_MEMORY_KIND_SHM
                                     : IVSHMEM_MEMORY_KIND_FILE;
+#else
+    return fd < 0 ? IVSHMEM_MEMORY_KIND_ANONYMOUS : IVSHMEM_MEMORY_KIND_FILE;
+#endif
 }
 
 static IvshmemMemoryInfo *info_memory(MemoryRegion *memory)

@@ -63,12 +63,11 @@ static uint64_t ivshmem_read(void *opaque, hwaddr addr, unsigned size)
 
 static void ivshmem_ring(IvshmemState *s, uint32_t value)
 {
-    /* Goes at unplug, but not before this vCPU leaves its RCU section. */
-    IvshmemPeers *peers = qatomic_read((void **)&s->peers);
+    IvshmemClass *ic = IVSHMEM_COMMON_GET_CLASS(s);
     uint16_t id = ivshmem_doorbell_peer(value);
     uint16_t vector = ivshmem_doorbell_vector(value);
 
-    if (peers && ivshmem_peers_ring(peers, id, vector)) {
+    if (ic->ring && ic->ring(s, id, vector)) {
         trace_ivshmem_doorbell(s->parent_obj.name, id, vector);
         stat64_add(&s->rung, 1);
         return;
@@ -158,9 +157,13 @@ bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
 
 bool ivshmem_memory_is_sealed(int fd)
 {
+#ifdef CONFIG_LINUX
     int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
 
     return seals >= 0 && seals & F_SEAL_SHRINK;
+#else
+    return false;
+#endif
 }
 
 static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
