@@ -229,6 +229,9 @@ class DeviceFuzz:
     def check(self):
         """A new connection, and everything works."""
         self.server.hang_up()
+        # One that was never given out as the device's own, which it would drain.
+        self.server.peer[VECTORS - 1] = os.eventfd(0, os.EFD_NONBLOCK)
+        self.server.fds.append(self.server.peer[VECTORS - 1])
         limit = support.Deadline()
         self.reset(None)
         registers, memory = BARS[DOORBELL][0][0], BARS[DOORBELL][2][0]
