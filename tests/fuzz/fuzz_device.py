@@ -235,11 +235,12 @@ class DeviceFuzz:
         limit = support.Deadline()
         self.reset(None)
         registers, memory = BARS[DOORBELL][0][0], BARS[DOORBELL][2][0]
-        while self.guest.ask("readl", registers + 8) != OWN or not self.connected():
+        greeted = False
+        while not (greeted and self.guest.ask("readl", registers + 8) == OWN and self.connected()):
             if limit.expired():
                 raise AssertionError("not connected again: %s" % self.qemu.qmp.cmd("query-ivshmem"))
             if self.server.accept(0.02):
-                self.server.handshake()
+                greeted = self.server.handshake()
         self.guest.ask("writel", memory + 64, 0x600df00d)
         if os.pread(self.server.shm, 4, 64) != struct.pack("<I", 0x600df00d):
             raise AssertionError("what the guest wrote is not in the memory")
