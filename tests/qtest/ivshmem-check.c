@@ -169,39 +169,33 @@ static void model_write(RegisterModel *m, unsigned offset, unsigned width,
 
 static uint64_t device_read(QIvshmem *d, unsigned offset, unsigned width)
 {
-    QTestState *qts = d->dev.bus->qts;
-    uint64_t addr = d->regs.addr + offset;
-
     switch (width) {
     case 1:
-        return qtest_readb(qts, addr);
+        return qpci_io_readb(&d->dev, d->regs, offset);
     case 2:
-        return qtest_readw(qts, addr);
+        return qpci_io_readw(&d->dev, d->regs, offset);
     case 4:
-        return qtest_readl(qts, addr);
+        return qpci_io_readl(&d->dev, d->regs, offset);
     default:
-        return qtest_readq(qts, addr);
+        return qpci_io_readq(&d->dev, d->regs, offset);
     }
 }
 
 static void device_write(QIvshmem *d, unsigned offset, unsigned width,
                          uint64_t value)
 {
-    QTestState *qts = d->dev.bus->qts;
-    uint64_t addr = d->regs.addr + offset;
-
     switch (width) {
     case 1:
-        qtest_writeb(qts, addr, value);
+        qpci_io_writeb(&d->dev, d->regs, offset, value);
         break;
     case 2:
-        qtest_writew(qts, addr, value);
+        qpci_io_writew(&d->dev, d->regs, offset, value);
         break;
     case 4:
-        qtest_writel(qts, addr, value);
+        qpci_io_writel(&d->dev, d->regs, offset, value);
         break;
     default:
-        qtest_writeq(qts, addr, value);
+        qpci_io_writeq(&d->dev, d->regs, offset, value);
         break;
     }
 }

@@ -157,7 +157,7 @@ static void check_enable_again(Alone *a)
 /* Without bus mastering no message leaves the device. */
 static void check_message(Alone *a)
 {
-    uint64_t first = a->d.messages;
+    QIvshmem before = a->d;
 
     qivshmem_msix_enable(&a->d, true);
     qivshmem_msix_mask(&a->d, 0, false);
@@ -167,10 +167,34 @@ static void check_message(Alone *a)
     ivshmem_script_ring(a->s, 0);
     ivshmem_vm_settle(a->vm);
     g_assert_true(qivshmem_msix_pending(&a->d, 0));
-    qivshmem_msix_init(&a->d, first + 0x1000);
+    ivshmem_vm_aim(a->vm, 0, &a->d);
     qivshmem_msix_mask(&a->d, 0, false);
     assert_one(a, 0);
-    g_assert_cmphex(qtest_readl(a->vm->qts, first), ==, 0);
+    g_assert_cmphex(before.messages, !=, a->d.messages);
+    g_assert_false(qivshmem_msix_take(&before, 0));
+}
+
+/*
+ * D22: MSI-X is on and vectors are unmasked before the guest knows where
+ * messages go, as with Arm's GICv2m.
+ */
+static void check_late_message(Alone *a)
+{
+    qivshmem_msix_enable(&a->d, true);
+    for (unsigned i = 0; i < VECTORS; i++) {
+        qivshmem_msix_clear(&a->d, i);
+        qivshmem_msix_mask(&a->d, i, false);
+        qivshmem_msix_mask(&a->d, i, true);
+    }
+    ivshmem_script_ring(a->s, 1);
+    assert_quiet(a);
+    ivshmem_vm_aim(a->vm, 0, &a->d);
+    unmask_all(&a->d);
+    assert_one(a, 1);
+    for (unsigned i = 0; i < VECTORS; i++) {
+        ivshmem_script_ring(a->s, i);
+        assert_one(a, i);
+    }
 }
 
 /* Reset with vectors live, masked and pending, and rung while off */
@@ -188,7 +212,7 @@ static void check_reset(Alone *a)
         g_assert_true(qivshmem_msix_is_masked(&a->d, i));
         g_assert_false(qivshmem_msix_pending(&a->d, i));
     }
-    qivshmem_msix_init(&a->d, a->d.messages);
+    ivshmem_vm_aim(a->vm, 0, &a->d);
     ivshmem_script_ring(a->s, 0);
     assert_quiet(a);
     qivshmem_msix_enable(&a->d, true);
@@ -251,6 +275,12 @@ static void test_enable_again(const char *machine)
 static void test_message_changes(const char *machine)
 {
     on_all_paths(machine, check_message);
+}
+
+/* R-DEV-23 */
+static void test_d22_late_message(const char *machine)
+{
+    on_all_paths(machine, check_late_message);
 }
 
 /* R-DEV-21, R-DEV-26 */
@@ -328,7 +358,7 @@ static void test_d13_unconnected(const char *machine)
     }
     ivshmem_vm_reset(a.vm, &a.d);
     ivshmem_script_send_own(a.s, 6);        /* at last */
-    qivshmem_msix_init(&a.d, a.d.messages);
+    ivshmem_vm_aim(a.vm, 0, &a.d);
     qivshmem_msix_enable(&a.d, true);
     unmask_all(&a.d);
     ivshmem_script_ring(a.s, 7);
@@ -479,6 +509,7 @@ void ivshmem_add_interrupt_tests(void)
         { "D13-unconnected-vectors", test_d13_unconnected },
         { "D14-late-vector", test_d14_late_vector },
         { "D15-rung-before-enable", test_d15_before_enable },
+        { "D22-late-message", test_d22_late_message },
         { "D29-not-an-eventfd", test_d29_not_an_eventfd },
         { "D30-no-own-vectors", test_d30_no_own_vectors },
         { }

@@ -110,7 +110,7 @@ static void exercise(Kvm *k)
         qivshmem_msix_enable(&k->d, true);
         qtest_qmp_assert_success(k->vm->qts, "{'execute': 'cont'}");
         ivshmem_vm_reset(k->vm, &k->d);
-        qivshmem_msix_init(&k->d, k->d.messages);
+        ivshmem_vm_aim(k->vm, 0, &k->d);
     }
     qivshmem_msix_enable(&k->d, true);
     set_masks(k, false);

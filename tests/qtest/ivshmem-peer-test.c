@@ -172,30 +172,33 @@ static void test_self(const char *machine)
 /* R-DEV-12, R-DEV-17, R-DEV-18 */
 static void test_doorbell_widths(const char *machine)
 {
-    uint64_t bell;
+    const uint64_t bell = IVSHMEM_REG_DOORBELL;
+    QPCIDevice *dev;
+    QPCIBar regs;
     Scripted t;
     int fds[6];
 
     begin(&t, machine, NULL, 6, NULL);
     ivshmem_script_join(t.s, 0, fds, 6);
     barrier(&t);
-    bell = t.d.regs.addr + IVSHMEM_REG_DOORBELL;
+    dev = &t.d.dev;
+    regs = t.d.regs;
     for (unsigned i = 0; i < 4; i++) {
-        qtest_writeb(t.vm->qts, bell + i, 5);
+        qpci_io_writeb(dev, regs, bell + i, 5);
         assert_rung(fds, 6, 5);
     }
     for (unsigned i = 0; i < 4; i += 2) {
-        qtest_writew(t.vm->qts, bell + i, 4);
+        qpci_io_writew(dev, regs, bell + i, 4);
         assert_rung(fds, 6, 4);
     }
-    qtest_writel(t.vm->qts, bell, 3);
+    qpci_io_writel(dev, regs, bell, 3);
     assert_rung(fds, 6, 3);
-    qtest_writeq(t.vm->qts, bell, 0x2);
+    qpci_io_writeq(dev, regs, bell, 0x2);
     assert_rung(fds, 6, 2);
-    qtest_writeq(t.vm->qts, bell - 4, 0x100000000ull);
+    qpci_io_writeq(dev, regs, bell - 4, 0x100000000ull);
     assert_rung(fds, 6, 1);
-    qtest_writel(t.vm->qts, bell - 4, 1);
-    qtest_writel(t.vm->qts, bell + 4, 1);
+    qpci_io_writel(dev, regs, bell - 4, 1);
+    qpci_io_writel(dev, regs, bell + 4, 1);
     assert_rung(fds, 6, -1);
     ivshmem_eventfds_close(fds, 6);
     end(&t);

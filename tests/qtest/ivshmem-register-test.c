@@ -12,6 +12,7 @@
 #include "qemu/units.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-server-script.h"
+#include "ivshmem-machine.h"
 #include "ivshmem-test.h"
 
 #define SIZE (1 * MiB)
@@ -92,6 +93,28 @@ static void check_accesses(IvshmemVM *vm, QIvshmem *d, uint16_t id)
     ivshmem_check_accesses(d, id);
 }
 
+/*
+ * As the guest's processor sees it: little-endian, so a big-endian one has to
+ * turn every register around, and finds bytes in memory where others do.
+ */
+static void check_byte_order(IvshmemVM *vm, QIvshmem *d, uint16_t id)
+{
+    bool big = qtest_big_endian(vm->qts);
+    uint64_t regs = vm->machine->cpu_offset + d->regs.addr;
+    uint64_t shm = vm->machine->cpu_offset + d->shm.addr;
+
+    g_assert_cmphex(qtest_readl(vm->qts, regs + IVSHMEM_REG_IV_POSITION), ==,
+                    big ? bswap32(id) : id);
+    qtest_writel(vm->qts, regs + IVSHMEM_REG_INTR_MASK, 0x01020304);
+    g_assert_cmphex(qivshmem_read(d, IVSHMEM_REG_INTR_MASK), ==,
+                    big ? 0x04030201 : 0x01020304);
+    g_assert_cmphex(qtest_readw(vm->qts, regs + IVSHMEM_REG_INTR_MASK), ==,
+                    big ? 0x0102 : 0x0304);
+    qtest_writel(vm->qts, regs + IVSHMEM_REG_INTR_MASK, 0);
+    qtest_writel(vm->qts, shm, 0x01020304);
+    g_assert_cmphex(qpci_io_readb(&d->dev, d->shm, 0), ==, big ? 1 : 4);
+}
+
 static void check_memory(IvshmemVM *vm, QIvshmem *d, uint16_t id)
 {
     ivshmem_check_memory(d, SIZE);
@@ -106,7 +129,7 @@ static void check_reset(IvshmemVM *vm, QIvshmem *d, uint16_t id)
     qivshmem_write(d, IVSHMEM_REG_INTR_STATUS, 0xdeadbeef);
     qpci_io_writel(&d->dev, d->shm, 0, 0x12345678);
     ivshmem_vm_reset(vm, NULL);
-    if (!vm->pcie) {            /* there it lies behind a bridge */
+    if (!vm->machine->pcie) {   /* there it lies behind a bridge */
         g_assert_cmphex(qpci_config_readw(&d->dev, PCI_COMMAND), ==, 0);
     }
     ivshmem_vm_reset(vm, d);
@@ -139,6 +162,12 @@ static void test_plain_memory(const char *machine)
     on_plain(machine, check_memory);
 }
 
+/* R-DEV-9 */
+static void test_plain_byte_order(const char *machine)
+{
+    on_plain(machine, check_byte_order);
+}
+
 /* R-DEV-26 */
 static void test_plain_reset(const char *machine)
 {
@@ -166,6 +195,12 @@ static void test_doorbell_accesses(const char *machine)
 static void test_doorbell_memory(const char *machine)
 {
     on_doorbell(machine, check_memory);
+}
+
+/* R-DEV-9 */
+static void test_doorbell_byte_order(const char *machine)
+{
+    on_doorbell(machine, check_byte_order);
 }
 
 /* R-DEV-26 */
@@ -229,13 +264,12 @@ static void test_cold_plugged(const char *machine)
         "-device ivshmem-plain,id=plain,memdev=mem,addr=6",
         ivshmem_group_path(group), 4);
     IvshmemVM *vm = ivshmem_vm_start(machine, args);
-    QPCIBus *bus = qpci_new_pc(vm->qts, NULL);
+    QPCIBus *bus = vm->bus[IVSHMEM_VM_SLOTS];
     QIvshmem bell, plain;
 
-    bus->mmio_alloc_ptr = 0xf0000000;
     qivshmem_init(&bell, bus, QPCI_DEVFN(5, 0));
     qivshmem_init(&plain, bus, QPCI_DEVFN(6, 0));
-    qivshmem_msix_init(&bell, 0x100000);
+    ivshmem_vm_aim(vm, IVSHMEM_VM_SLOTS, &bell);
     ivshmem_check_identity(&bell);
     ivshmem_check_identity(&plain);
     ivshmem_check_registers(&bell, 0);
@@ -246,7 +280,6 @@ static void test_cold_plugged(const char *machine)
     qivshmem_msix_mask(&bell, 3, false);
     g_assert_true(ivshmem_group_ring(group, 0, 3));
     ivshmem_vm_wait_interrupt(&bell, 3);
-    qpci_free_pc(bus);
     ivshmem_vm_stop(vm);
     ivshmem_group_free(group);
 }
@@ -344,11 +377,13 @@ void ivshmem_add_register_tests(void)
         { "plain-registers", test_plain_registers },
         { "plain-accesses", test_plain_accesses },
         { "plain-memory", test_plain_memory },
+        { "plain-byte-order", test_plain_byte_order },
         { "plain-reset", test_plain_reset },
         { "doorbell-identity", test_doorbell_identity },
         { "doorbell-registers", test_doorbell_registers },
         { "doorbell-accesses", test_doorbell_accesses },
         { "doorbell-memory", test_doorbell_memory },
+        { "doorbell-byte-order", test_doorbell_byte_order },
         { "doorbell-reset", test_doorbell_reset },
         { "command-is-zero", test_command_is_zero },
         { "vectors", test_vectors },

@@ -1,19 +1,18 @@
 /*
- * ivshmem tests: the program that runs them all, on pc and q35, and sees to it
+ * ivshmem tests: the program that runs them all, on each machine, and sees to it
  * that no test keeps a descriptor.  The tests are in ivshmem-*-test.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "qemu/module.h"
+#include "ivshmem-machine.h"
 #include "ivshmem-test.h"
 
 typedef struct TestOnMachine {
     const IvshmemTest *test;
     const char *machine;
 } TestOnMachine;
-
-static const char *const machines[] = { "pc", "q35" };
 
 static unsigned test_own_fds(void)
 {
@@ -56,14 +55,16 @@ static void test_descriptor_counts(const char *machine)
 
 void ivshmem_test_add(const char *area, const IvshmemTest *tests)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(machines); i++) {
+    const IvshmemMachine *machine;
+
+    for (unsigned i = 0; (machine = ivshmem_machine_get(i)); i++) {
         for (const IvshmemTest *test = tests;
-             qtest_has_machine(machines[i]) && test->name; test++) {
+             qtest_has_machine(machine->type) && test->name; test++) {
             g_autofree char *path = g_strdup_printf(
-                "ivshmem/%s/%s/%s", machines[i], area, test->name);
+                "ivshmem/%s/%s/%s", machine->name, area, test->name);
             TestOnMachine *t = g_new(TestOnMachine, 1);
 
-            *t = (TestOnMachine) { test, machines[i] };
+            *t = (TestOnMachine) { test, machine->name };
             qtest_add_data_func_full(path, t, test_run, g_free);
         }
     }

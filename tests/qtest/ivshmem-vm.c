@@ -1,6 +1,6 @@
 /*
- * A virtual machine with ivshmem devices, for tests.  Knows how pc and q35
- * plug and unplug; what devices do is the tests' part.
+ * A virtual machine with ivshmem devices, for tests.  What machines
+ * differ in is in ivshmem-machine.c; what devices do is the tests' part.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,25 +10,15 @@
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
-#include "ivshmem-vm.h"
+#include "ivshmem-machine.h"
 
-/* pc: slots of the root bus.  q35: one root port per slot. */
-#define VM_PC_SLOT 5
+/* PCI: slots of the root bus.  PCI Express: one root port per slot. */
+#define VM_PCI_SLOT 5
 #define VM_ROOT_PORT 0x10
 
-/* What the BARs of one slot's devices have to themselves. */
-#define VM_WINDOW 0xe0000000u
-#define VM_WINDOW_SIZE 0x08000000u
-
-/* Where MSI-X messages go in guest memory. */
-#define VM_MESSAGES 0x100000
+/* Where MSI-X messages go in guest memory that no firmware or test uses. */
+#define VM_MESSAGES 0x400000
 #define VM_MESSAGES_SIZE 0x10000
-
-/* ACPI PCI hot-plug, docs/specs/acpi_pci_hotplug.rst */
-#define VM_HOTPLUG_PC 0xae00
-#define VM_HOTPLUG_Q35 0x0cc0
-#define VM_HOTPLUG_EJECT 0x08
-#define VM_HOTPLUG_BUS 0x10
 
 /* So many fit into a socket that nobody reads. */
 #define VM_UNREAD_MESSAGES 64
@@ -43,25 +33,43 @@ static void vm_show_stderr(void *opaque)
     g_printerr("%s", said);
 }
 
+QPCIDevice ivshmem_vm_root_port(const IvshmemVM *vm, unsigned slot)
+{
+    return (QPCIDevice) {
+        .bus = vm->bus[slot],
+        .devfn = QPCI_DEVFN(VM_ROOT_PORT + slot, 0),
+    };
+}
+
+static uint32_t vm_window(const IvshmemVM *vm, unsigned slot)
+{
+    return vm->machine->window + slot * IVSHMEM_VM_WINDOW_SIZE;
+}
+
 static void vm_program_root_ports(IvshmemVM *vm)
 {
-    for (unsigned i = 0; vm->pcie && i < IVSHMEM_VM_SLOTS; i++) {
-        uint32_t window = VM_WINDOW + i * VM_WINDOW_SIZE;
-        QPCIDevice port = {
-            .bus = vm->bus[i],
-            .devfn = QPCI_DEVFN(VM_ROOT_PORT + i, 0),
-        };
+    for (unsigned i = 0; vm->machine->pcie && i < IVSHMEM_VM_SLOTS; i++) {
+        uint32_t window = vm_window(vm, i);
+        QPCIDevice port = ivshmem_vm_root_port(vm, i);
 
         qpci_config_writeb(&port, PCI_PRIMARY_BUS, 0);
         qpci_config_writeb(&port, PCI_SECONDARY_BUS, i + 1);
         qpci_config_writeb(&port, PCI_SUBORDINATE_BUS, i + 1);
         qpci_config_writew(&port, PCI_MEMORY_BASE, window >> 16);
         qpci_config_writew(&port, PCI_MEMORY_LIMIT,
-                           (window + VM_WINDOW_SIZE - 1) >> 16);
+                           (vm_window(vm, i + 1) - 1) >> 16);
         qpci_config_writew(&port, PCI_PREF_MEMORY_BASE, 0xfff0);
         qpci_config_writew(&port, PCI_PREF_MEMORY_LIMIT, 0);
         qpci_config_writew(&port, PCI_COMMAND, PCI_COMMAND_MEMORY |
                                                PCI_COMMAND_MASTER);
+    }
+}
+
+static void vm_program(IvshmemVM *vm)
+{
+    vm_program_root_ports(vm);
+    if (vm->machine->start) {
+        vm->machine->start(vm);
     }
 }
 
@@ -70,13 +78,12 @@ IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
     IvshmemVM *vm = g_new0(IvshmemVM, 1);
     GString *line = g_string_new(NULL);
 
-    vm->machine = machine;
-    vm->pcie = g_str_equal(machine, "q35");
+    vm->machine = ivshmem_machine_find(machine);
     vm->dir = g_dir_make_tmp("ivshmem-XXXXXX", NULL);
     g_assert_nonnull(vm->dir);
     vm->stderr_path = g_build_filename(vm->dir, "stderr", NULL);
-    g_string_append_printf(line, "-M %s -m 16M -nodefaults ", machine);
-    for (unsigned i = 0; vm->pcie && i < IVSHMEM_VM_SLOTS; i++) {
+    g_string_append_printf(line, "%s -nodefaults ", vm->machine->options);
+    for (unsigned i = 0; vm->machine->pcie && i < IVSHMEM_VM_SLOTS; i++) {
         g_string_append_printf(line, "-device pcie-root-port,id=port%u,"
                                "chassis=%u,addr=%x ", i, i + 1,
                                VM_ROOT_PORT + i);
@@ -86,12 +93,13 @@ IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
     qtest_add_abrt_handler(vm_show_stderr, vm);
     g_string_free(line, true);
 
-    for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
-        vm->bus[i] = qpci_new_pc(vm->qts, NULL);
-        vm->bus[i]->mmio_alloc_ptr = VM_WINDOW + i * VM_WINDOW_SIZE;
-        vm->bus[i]->mmio_limit = VM_WINDOW + (i + 1) * VM_WINDOW_SIZE;
+    for (unsigned i = 0; i <= IVSHMEM_VM_SLOTS; i++) {
+        vm->bus[i] = vm->machine->bus_new(vm);
+        vm->bus[i]->mmio_alloc_ptr = vm_window(vm, i);
+        vm->bus[i]->mmio_limit = (uint64_t)vm_window(vm, i) +
+                                 IVSHMEM_VM_WINDOW_SIZE;
     }
-    vm_program_root_ports(vm);
+    vm_program(vm);
     return vm;
 }
 
@@ -104,8 +112,8 @@ void ivshmem_vm_stop(IvshmemVM *vm)
     g_assert_null(strstr(said, "Sanitizer"));
     g_assert_null(strstr(said, "runtime error"));
     qtest_remove_abrt_handler(vm);
-    for (unsigned i = 0; i < IVSHMEM_VM_SLOTS; i++) {
-        qpci_free_pc(vm->bus[i]);
+    for (unsigned i = 0; i <= IVSHMEM_VM_SLOTS; i++) {
+        vm->machine->bus_free(vm->bus[i]);
     }
     g_unlink(vm->stderr_path);
     g_rmdir(vm->dir);
@@ -125,7 +133,7 @@ char *ivshmem_vm_stderr(const IvshmemVM *vm)
 void ivshmem_vm_reset(IvshmemVM *vm, QIvshmem *d)
 {
     qtest_system_reset(vm->qts);
-    vm_program_root_ports(vm);
+    vm_program(vm);
     if (d) {
         qivshmem_remap(d);
     }
@@ -136,17 +144,19 @@ void ivshmem_vm_reset(IvshmemVM *vm, QIvshmem *d)
 int ivshmem_vm_devfn(const IvshmemVM *vm, unsigned slot)
 {
     g_assert_cmpuint(slot, <, IVSHMEM_VM_SLOTS);
-    return vm->pcie ? (slot + 1) << 8 : QPCI_DEVFN(VM_PC_SLOT + slot, 0);
+    return vm->machine->pcie ? (slot + 1) << 8 :
+                               QPCI_DEVFN(VM_PCI_SLOT + slot, 0);
 }
 
 static char *vm_bus_name(const IvshmemVM *vm, unsigned slot)
 {
-    return vm->pcie ? g_strdup_printf("port%u", slot) : g_strdup("pci.0");
+    return vm->machine->pcie ? g_strdup_printf("port%u", slot) :
+                               g_strdup("pci.0");
 }
 
 static unsigned vm_bus_slot(const IvshmemVM *vm, unsigned slot)
 {
-    return vm->pcie ? 0 : VM_PC_SLOT + slot;
+    return vm->machine->pcie ? 0 : VM_PCI_SLOT + slot;
 }
 
 char *ivshmem_vm_place(const IvshmemVM *vm, unsigned slot)
@@ -221,6 +231,14 @@ char *ivshmem_vm_plug_says(IvshmemVM *vm, unsigned slot, const char *id,
                      props);
 }
 
+/* The guest takes what was plugged, if it has to before it can see it. */
+static void vm_accept(IvshmemVM *vm, unsigned slot)
+{
+    if (vm->machine->accept) {
+        vm->machine->accept(vm, slot);
+    }
+}
+
 bool ivshmem_vm_present(IvshmemVM *vm, unsigned slot)
 {
     QPCIDevice dev = {
@@ -228,40 +246,34 @@ bool ivshmem_vm_present(IvshmemVM *vm, unsigned slot)
         .devfn = ivshmem_vm_devfn(vm, slot),
     };
 
+    vm_accept(vm, slot);
     return qpci_config_readw(&dev, PCI_VENDOR_ID) == IVSHMEM_PCI_VENDOR_ID;
 }
 
 void ivshmem_vm_probe(IvshmemVM *vm, unsigned slot, QIvshmem *d)
 {
-    vm->bus[slot]->mmio_alloc_ptr = VM_WINDOW + slot * VM_WINDOW_SIZE;
+    vm_accept(vm, slot);
+    vm->bus[slot]->mmio_alloc_ptr = vm_window(vm, slot);
     qivshmem_init(d, vm->bus[slot], ivshmem_vm_devfn(vm, slot));
-    qivshmem_msix_init(d, VM_MESSAGES + slot * VM_MESSAGES_SIZE);
+    ivshmem_vm_aim(vm, slot, d);
 }
 
-static unsigned vm_hotplug_bus(IvshmemVM *vm, unsigned slot)
+void ivshmem_vm_aim(IvshmemVM *vm, unsigned slot, QIvshmem *d)
 {
-    g_autofree char *path = g_strdup_printf("/machine/peripheral/port%u/port%u",
-                                            slot, slot);
-    QDict *response;
-    unsigned bus;
+    unsigned turn = vm->turn[slot]++ % 2;
 
-    if (!vm->pcie) {
-        return 0;
+    if (d->vectors && vm->machine->aim &&
+        vm->machine->aim(vm, slot, d, turn)) {
+        return;
     }
-    response = qtest_qmp(vm->qts, "{'execute': 'qom-get', 'arguments':"
-                         " {'path': %s, 'property': 'acpi-pcihp-bsel'}}", path);
-    bus = qdict_get_int(response, "return");
-    qobject_unref(response);
-    return bus;
+    d->sink = NULL;
+    qivshmem_msix_init(d, vm->machine->ram + VM_MESSAGES +
+                          (2 * slot + turn) * VM_MESSAGES_SIZE);
 }
 
 void ivshmem_vm_eject(IvshmemVM *vm, unsigned slot)
 {
-    uint16_t base = vm->pcie ? VM_HOTPLUG_Q35 : VM_HOTPLUG_PC;
-
-    qtest_outl(vm->qts, base + VM_HOTPLUG_BUS, vm_hotplug_bus(vm, slot));
-    qtest_outl(vm->qts, base + VM_HOTPLUG_EJECT,
-               1u << vm_bus_slot(vm, slot));
+    vm->machine->eject(vm, slot);
 }
 
 void ivshmem_vm_wait_deleted(IvshmemVM *vm, const char *id)

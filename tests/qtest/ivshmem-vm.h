@@ -1,5 +1,5 @@
 /*
- * A virtual machine with ivshmem devices, for tests: on pc and q35 alike,
+ * A virtual machine with ivshmem devices, for tests: on every machine alike,
  * devices are plugged into two hot-plug slots and unplugged as guests do.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -9,7 +9,6 @@
 
 #include "libqtest.h"
 #include "libqos/ivshmem.h"
-#include "libqos/pci-pc.h"
 #include "ivshmem-server-script.h"
 
 #define IVSHMEM_VM_SLOTS 2
@@ -27,13 +26,16 @@
         } \
     } while (0)
 
+typedef struct IvshmemMachine IvshmemMachine;
+
+/* Of the buses the last one is for devices without a slot. */
 typedef struct IvshmemVM {
     QTestState *qts;
-    const char *machine;
-    bool pcie;
+    const IvshmemMachine *machine;
     char *stderr_path;
     char *dir;
-    QPCIBus *bus[IVSHMEM_VM_SLOTS];
+    QPCIBus *bus[IVSHMEM_VM_SLOTS + 1];
+    unsigned turn[IVSHMEM_VM_SLOTS + 1];
 } IvshmemVM;
 
 /* @args: more of the command line, or NULL. */
@@ -49,6 +51,9 @@ void ivshmem_vm_reset(IvshmemVM *vm, QIvshmem *d);
 /* Where @slot is, as device_add has it: "bus=...,addr=...". */
 char *ivshmem_vm_place(const IvshmemVM *vm, unsigned slot);
 int ivshmem_vm_devfn(const IvshmemVM *vm, unsigned slot);
+
+/* What a slot of PCI Express hangs from. */
+QPCIDevice ivshmem_vm_root_port(const IvshmemVM *vm, unsigned slot);
 
 /*
  * device_add through QMP with @props, in JSON without braces.  The first
@@ -70,8 +75,15 @@ char *ivshmem_vm_plug_finish(IvshmemVM *vm);
 char *ivshmem_vm_plug_says(IvshmemVM *vm, unsigned slot, const char *id,
                            const char *driver, const char *props);
 
-/* Finds the device in @slot, maps it, and directs its MSI-X to memory. */
+/* Finds the device in @slot, maps it, and gives it messages. */
 void ivshmem_vm_probe(IvshmemVM *vm, unsigned slot, QIvshmem *d);
+
+/*
+ * Gives all vectors messages, other ones than last time, and leaves them
+ * masked.  They go to the machine's interrupt controller if the tests know it
+ * and it has room for so many, else to memory.
+ */
+void ivshmem_vm_aim(IvshmemVM *vm, unsigned slot, QIvshmem *d);
 bool ivshmem_vm_present(IvshmemVM *vm, unsigned slot);
 
 /* device_del, and the guest ejects it. */

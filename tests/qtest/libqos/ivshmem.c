@@ -15,11 +15,6 @@
 
 #define QIVSHMEM_MESSAGE_MAGIC 0x49560000u
 
-static uint32_t qivshmem_message(unsigned vector)
-{
-    return QIVSHMEM_MESSAGE_MAGIC | vector;
-}
-
 void qivshmem_init(QIvshmem *d, QPCIBus *bus, int devfn)
 {
     QPCIAddress address = {
@@ -33,6 +28,7 @@ void qivshmem_init(QIvshmem *d, QPCIBus *bus, int devfn)
     d->shm = qpci_iomap(&d->dev, IVSHMEM_BAR_SHM, &d->shm_size);
     d->vectors = 0;
     d->messages = 0;
+    d->sink = NULL;
     if (qpci_config_readw(&d->dev, PCI_STATUS) & PCI_STATUS_CAP_LIST &&
         qpci_find_capability(&d->dev, PCI_CAP_ID_MSIX, 0)) {
         d->vectors = qpci_msix_table_size(&d->dev);
@@ -131,36 +127,68 @@ bool qivshmem_msix_pending(QIvshmem *d, unsigned vector)
     return qpci_io_readl(&d->dev, d->msix, pba) >> vector % 32 & 1;
 }
 
-void qivshmem_msix_init(QIvshmem *d, uint64_t address)
+static void qivshmem_memory_message(QIvshmem *d, unsigned vector,
+                                    uint64_t *address, uint32_t *data)
 {
-    d->messages = address;
-    for (unsigned i = 0; i < d->vectors; i++) {
-        uint64_t entry = qivshmem_msix_entry(d, i);
-
-        qivshmem_msix_mask(d, i, true);
-        qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_LOWER_ADDR,
-                       address + 4 * i);
-        qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_UPPER_ADDR, 0);
-        qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_DATA,
-                       qivshmem_message(i));
-        qtest_writel(d->dev.bus->qts, address + 4 * i, 0);
-    }
+    *address = d->messages + 4 * vector;
+    *data = QIVSHMEM_MESSAGE_MAGIC | vector;
 }
 
-bool qivshmem_msix_take(QIvshmem *d, unsigned vector)
+static bool qivshmem_memory_take(QIvshmem *d, unsigned vector)
 {
     QTestState *qts = d->dev.bus->qts;
     uint64_t address = d->messages + 4 * vector;
     uint32_t found = 0;
 
     qtest_memread(qts, address, &found, sizeof(found));
-    found = le32_to_cpu(found);
     if (!found) {
         return false;
     }
-    g_assert_cmphex(found, ==, qivshmem_message(vector));
+    g_assert_cmphex(le32_to_cpu(found), ==, QIVSHMEM_MESSAGE_MAGIC | vector);
     qtest_memset(qts, address, 0, sizeof(found));
     return true;
+}
+
+static const QIvshmemSink qivshmem_memory = {
+    .message = qivshmem_memory_message,
+    .take = qivshmem_memory_take,
+};
+
+static void qivshmem_msix_set(QIvshmem *d, unsigned vector, uint64_t address,
+                              uint32_t data)
+{
+    uint64_t entry = qivshmem_msix_entry(d, vector);
+
+    qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_LOWER_ADDR,
+                   address);
+    qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_UPPER_ADDR,
+                   address >> 32);
+    qpci_io_writel(&d->dev, d->msix, entry + PCI_MSIX_ENTRY_DATA, data);
+}
+
+void qivshmem_msix_clear(QIvshmem *d, unsigned vector)
+{
+    qivshmem_msix_set(d, vector, 0, 0);
+}
+
+void qivshmem_msix_init(QIvshmem *d, uint64_t first)
+{
+    d->messages = first;
+    d->sink = d->sink ?: &qivshmem_memory;
+    for (unsigned i = 0; i < d->vectors; i++) {
+        uint64_t address;
+        uint32_t data;
+
+        d->sink->message(d, i, &address, &data);
+        qivshmem_msix_mask(d, i, true);
+        qivshmem_msix_set(d, i, address, data);
+        d->sink->take(d, i);
+    }
+}
+
+bool qivshmem_msix_take(QIvshmem *d, unsigned vector)
+{
+    return d->sink->take(d, vector);
 }
 
 /* qgraph */

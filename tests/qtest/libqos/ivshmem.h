@@ -1,8 +1,8 @@
 /*
  * libqos driver for ivshmem-plain and ivshmem-doorbell.
  *
- * MSI-X messages are directed to guest memory, where a test can see them:
- * an interrupt is a number that has been written there.
+ * MSI-X messages go to guest memory, where a test can see them: an interrupt
+ * is a number that has been written there.  Or a test brings a sink for them.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -13,7 +13,16 @@
 #include "pci.h"
 #include "qgraph.h"
 
-typedef struct QIvshmem {
+typedef struct QIvshmem QIvshmem;
+
+/* Where messages go: what to write into the table, and what has come. */
+typedef struct QIvshmemSink {
+    void (*message)(QIvshmem *d, unsigned vector, uint64_t *address,
+                    uint32_t *data);
+    bool (*take)(QIvshmem *d, unsigned vector);
+} QIvshmemSink;
+
+struct QIvshmem {
     QOSGraphObject obj;
     QPCIDevice dev;
     QPCIBar regs;
@@ -21,8 +30,9 @@ typedef struct QIvshmem {
     QPCIBar msix;
     uint64_t shm_size;
     unsigned vectors;           /* 0: ivshmem-plain */
-    uint64_t messages;          /* guest address; 0: none yet */
-} QIvshmem;
+    uint64_t messages;          /* the first one's address, or the sink's */
+    const QIvshmemSink *sink;   /* NULL: guest memory */
+};
 
 /* The device at @devfn of @bus: maps its BARs and enables it. */
 void qivshmem_init(QIvshmem *d, QPCIBus *bus, int devfn);
@@ -34,8 +44,11 @@ uint32_t qivshmem_read(QIvshmem *d, unsigned offset);
 void qivshmem_write(QIvshmem *d, unsigned offset, uint32_t value);
 void qivshmem_ring(QIvshmem *d, uint16_t peer, uint16_t vector);
 
-/* Writes all messages, to @address and on, and leaves every vector masked. */
-void qivshmem_msix_init(QIvshmem *d, uint64_t address);
+/* Writes all messages, from the @first on, and leaves every vector masked. */
+void qivshmem_msix_init(QIvshmem *d, uint64_t first);
+
+/* As it is after reset: no address, no data; its mask stays. */
+void qivshmem_msix_clear(QIvshmem *d, unsigned vector);
 
 void qivshmem_msix_enable(QIvshmem *d, bool enable);
 void qivshmem_msix_mask_all(QIvshmem *d, bool mask);
