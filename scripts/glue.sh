@@ -3,7 +3,8 @@
 #
 # Puts our glue into QEMU's own files, below $stage; overlay and series do so.
 # Sourced after lib.sh. The caller defines stage_original FILE, which sees to it
-# that QEMU's FILE lies there. Not responsible for files that are ours alone.
+# that QEMU's FILE lies there, and has_original FILE, whether QEMU has it. Not
+# responsible for files that are ours alone.
 
 glue=$top/scripts/qemu-glue
 misfit="the glue is made for QEMU $qemu_series: use such a tree, or adapt scripts/qemu-glue"
@@ -25,7 +26,7 @@ drop() {
 # Whether the tree's FILE has WORD without us: "Unless: FILE WORD" in a patch
 # leaves it out then, as newer trees bring what it adds.
 has_already() {
-    [ -n "$1" ] || return 1
+    [ -n "$1" ] && has_original "${1% *}" || return 1
     stage_original "${1% *}"
     grep -q "${1#* }" "$stage/${1% *}"
 }

@@ -8,11 +8,17 @@ top=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 build=$top/build
 logs=$build/logs
 cache=${IVSHMEM_CACHE:-${XDG_CACHE_HOME:-${HOME:-$build}/.cache}/ivshmem}
-src=$build/qemu-src
 
-# The series of QEMU we build on, and Debian's suite that has it.
-qemu_series=10.0
-qemu_suites='trixie stable'
+# The series of QEMU we build on, and Debian's suite that has it. QEMU_NEWEST=1:
+# the newest one instead, from the first of these suites that gives one, in
+# folders of its own; or any tree at QEMU_SRC.
+if [ -z "${QEMU_NEWEST:-}" ]; then
+    qemu_series=10.0 qemu_suites='trixie stable' other=
+else
+    qemu_series=newest qemu_suites='sid trixie-backports trixie' other=-newest
+fi
+src=$build/qemu-src$other
+stamp=$src.stamp
 
 # Without a working home directory the cache goes into the clone.
 mkdir -p "$logs" || {
