@@ -19,7 +19,8 @@ import unittest
 import support
 
 # The cloud flavour boots fastest and is the smallest download; the general one will do.
-KERNEL_PACKAGES = ("linux-image-cloud-amd64", "linux-image-amd64")
+KERNEL_PACKAGES = ("linux-image-cloud-%s", "linux-image-%s")
+NATIVE = "amd64"
 MODULES = ("vfio-pci", "vfio_iommu_type1", "uio_pci_generic")
 STORE = os.path.join(support.BUILD, "linux-guest")
 CACHE = os.path.join(
@@ -34,7 +35,8 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mkdir -p /tmp
 for module in $(cat /modules/order); do insmod /modules/$module; done
-exec </dev/ttyS1 >/dev/ttyS1 2>&1
+: "${COMMANDS:=ttyS1}"      # the kernel's command line may name another one
+exec </dev/$COMMANDS >/dev/$COMMANDS 2>&1
 stty raw -echo
 printf 'READY %s\n' "$(uname -r)"
 while read -r line; do
@@ -55,9 +57,9 @@ def _apt(arguments, options, directory):
                           stderr=subprocess.STDOUT, env=dict(os.environ, LC_ALL="C"))
 
 
-def _private_lists(options):
+def _private_lists(options, arch):
     """apt options for package lists of our own: the system's may be empty or outdated."""
-    state = os.path.join(STORE, "apt")
+    state = os.path.join(STORE, "apt" if arch == NATIVE else "apt-" + arch)
     for part in ("lists/partial", "cache/archives/partial"):
         os.makedirs(os.path.join(state, part), exist_ok=True)
     private = [*options, "-o", "Dir::State::lists=" + os.path.join(state, "lists"),
@@ -80,9 +82,11 @@ def _download(package, options, directory):
     return debs[0]
 
 
-def _fetch(packages):
+def _fetch(packages, arch=NATIVE):
     """The cached .deb of the first of these packages that can be had."""
-    stamp = os.path.join(CACHE, packages[0] + ".name")
+    foreign = [] if arch == NATIVE else ["-o", "APT::Architecture=" + arch,
+                                         "-o", "APT::Architectures::=" + arch]
+    stamp = os.path.join(CACHE, packages[0] + ("-" + arch if foreign else "") + ".name")
     if os.path.exists(stamp):
         with open(stamp, encoding="ascii") as file:
             path = os.path.join(CACHE, file.read())
@@ -91,11 +95,11 @@ def _fetch(packages):
     print("fetching the package %s (once) ..." % packages[0], file=sys.stderr, flush=True)
     os.makedirs(CACHE, exist_ok=True)
     os.makedirs(STORE, exist_ok=True)
-    options, reason = ["-o", "APT::Sandbox::User=root"], None
+    options, reason = ["-o", "APT::Sandbox::User=root", *foreign], None
     with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-        for private in (False, True):
+        for private in (True,) if foreign else (False, True):
             if private:
-                options = _private_lists(options)
+                options = _private_lists(options, arch)
             for package in packages:
                 try:
                     deb = _download(package, options, directory)
@@ -184,26 +188,26 @@ def _unpack(deb):
 
 
 @functools.lru_cache(maxsize=None)
-def kernel():
+def kernel(arch=NATIVE):
     """The folder with vmlinuz and modules/; skips the test when there is no way to get it."""
+    own = os.environ.get("LINUX_GUEST_DEB") if arch == NATIVE else None
     try:
-        deb = os.environ.get("LINUX_GUEST_DEB") or _fetch(KERNEL_PACKAGES)
-        return _unpack(deb)
+        return _unpack(own or _fetch([name % arch for name in KERNEL_PACKAGES], arch))
     except (FetchError, OSError, subprocess.CalledProcessError) as error:
         raise unittest.SkipTest("no kernel for a Linux guest: %s" % error) from error
 
 
 @functools.lru_cache(maxsize=None)
-def busybox():
+def busybox(arch=NATIVE):
     """A statically linked busybox: the installed one, or the package's, unpacked."""
-    for path in (shutil.which("busybox"), os.path.join(STORE, "busybox")):
-        if path and os.path.exists(path):
-            with open(path, "rb") as file:
+    path = os.path.join(STORE, "busybox" + ("" if arch == NATIVE else "-" + arch))
+    for known in (shutil.which("busybox") if arch == NATIVE else None, path):
+        if known and os.path.exists(known):
+            with open(known, "rb") as file:
                 if b"/lib64/ld-linux" not in file.read(4096):
-                    return path
-    path = os.path.join(STORE, "busybox")
+                    return known
     try:
-        deb = _fetch(("busybox-static",))
+        deb = _fetch(("busybox-static",), arch)
         with tempfile.TemporaryDirectory(dir=STORE) as scratch:
             subprocess.run(["dpkg-deb", "-x", deb, scratch], check=True)
             found = [os.path.join(scratch, place, "busybox") for place in ("bin", "usr/bin")]
@@ -246,13 +250,13 @@ def _read(path):
         return file.read()
 
 
-def initramfs(path, guest_program=None, files=(), init=INIT):
+def initramfs(path, guest_program=None, files=(), init=INIT, arch=NATIVE):
     """Write the initramfs; files are further (name, bytes) pairs."""
-    folder, archive = kernel(), Cpio()
+    folder, archive = kernel(arch), Cpio()
     for name in ("bin", "dev", "proc", "sys", "modules", "tmp"):
         archive.add(name, stat.S_IFDIR | 0o755)
     archive.file("init", init.encode())
-    archive.file("bin/busybox", _read(busybox()))
+    archive.file("bin/busybox", _read(busybox(arch)))
     applets = subprocess.run([busybox(), "--list"], check=True, capture_output=True, text=True)
     for applet in applets.stdout.split():
         if applet != "busybox":

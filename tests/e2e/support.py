@@ -48,6 +48,7 @@ PROGRAMS = {
     "client": ("IVSHMEM_CLIENT", "contrib/ivshmem-client/ivshmem-client"),
     "guest": ("IVSHMEM_GUEST", "contrib/ivshmem-guest/ivshmem-guest"),
     "qemu": ("QEMU", "qemu/qemu-system-x86_64"),
+    "qemu-aarch64": ("QEMU_AARCH64", "qemu-targets/qemu-system-aarch64"),
 }
 
 

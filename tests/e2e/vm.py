@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import unittest
 
+import crossguest
 import linuximage
 import support
 
@@ -82,23 +83,27 @@ class Job:
 class LinuxVM(support.Qemu):
     """A q35 with a virtual IOMMU, one serial port for the console and one for commands."""
 
+    arch = linuximage.NATIVE
+    program = "qemu"
+    command_line = COMMAND_LINE
+
     def __init__(self, directory, *devices, name="vm", exe=None, accel=None, memory="256M",
                  files=(), extra_kernel="", guest_program=True, image=None):
-        exe = exe or support.program("qemu")
-        self.accel = accel or accelerator(exe)[0]
+        exe = exe or support.program(self.program)
+        self.accel = accel or self.accelerator(exe)
         self.job = None
         initrd = image or os.path.join(directory, "initramfs-" + secrets.token_hex(3))
         if image is None:
-            linuximage.initramfs(initrd, support.program("guest") if guest_program else None, files)
+            linuximage.initramfs(initrd, self.guest_program() if guest_program else None, files,
+                                 arch=self.arch)
         path = os.path.join(directory, "cmd-" + secrets.token_hex(3))
         self.console = os.path.join(directory, "console-" + secrets.token_hex(3))
         listener = support.listen(path)
         try:
             super().__init__(
-                directory, *accel_options(self.accel), "-m", memory, "-smp", "1", "-no-reboot",
-                "-device", "intel-iommu,intremap=on",
-                "-kernel", os.path.join(linuximage.kernel(), "vmlinuz"), "-initrd", initrd,
-                "-append", COMMAND_LINE + extra_kernel,
+                directory, *self.platform(), "-m", memory, "-smp", "1", "-no-reboot",
+                "-kernel", os.path.join(linuximage.kernel(self.arch), "vmlinuz"),
+                "-initrd", initrd, "-append", self.command_line + extra_kernel,
                 "-chardev", "file,id=console,path=" + self.console, "-serial", "chardev:console",
                 "-chardev", "socket,id=cmd,path=" + path, "-serial", "chardev:cmd",
                 *devices, exe=exe, name=name)
@@ -111,6 +116,16 @@ class LinuxVM(support.Qemu):
             listener.close()
             os.unlink(path)
         self.port = support.Stream(self.sock.makefile("rb", buffering=0), name)
+
+    def accelerator(self, exe):
+        return accelerator(exe)[0]
+
+    def platform(self):
+        """Machine, processor and IOMMU, as QEMU's arguments."""
+        return (*accel_options(self.accel), "-device", "intel-iommu,intremap=on")
+
+    def guest_program(self):
+        return support.program("guest")
 
     def ready(self, seconds=BOOT_SECONDS):
         """Wait until the guest takes commands."""
@@ -207,10 +222,39 @@ def accelerator(exe=None):
     return "tcg", "/dev/kvm is there, but a Linux guest does not boot under it"
 
 
+class ArmVM(LinuxVM):
+    """An aarch64 virt with an SMMU; gic: the machine's options for interrupts."""
+
+    arch = "arm64"
+    program = "qemu-aarch64"
+    command_line = "console=ttyAMA0 COMMANDS=ttyAMA1 quiet panic=-1 random.trust_cpu=on nokaslr"
+
+    def __init__(self, directory, *devices, gic, **options):
+        self.gic = gic
+        super().__init__(directory, *devices, **options)
+
+    def accelerator(self, exe):
+        return "tcg"
+
+    def platform(self):
+        return ("-machine", "virt,iommu=smmuv3," + self.gic, "-cpu", "cortex-a57",
+                "-accel", "tcg,thread=single")
+
+    def guest_program(self):
+        return crossguest.build("aarch64")
+
+    def ready(self, seconds=2 * BOOT_SECONDS):
+        """VFIO has to be told to trust interrupts that nothing remaps."""
+        super().ready(seconds)
+        self.check("echo 1 >/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts")
+        return self
+
+
 class LinuxTestCase(unittest.TestCase):
     """Guests shared by the tests of a class.  Commands in tests have timeouts of their own."""
 
     maxDiff = None
+    kind = LinuxVM
 
     @classmethod
     def boot(cls):
@@ -232,7 +276,7 @@ class LinuxTestCase(unittest.TestCase):
 
     @classmethod
     def machine(cls, *devices, **options):
-        vm = cls.start(LinuxVM(cls.dir, *devices, **options))
+        vm = cls.start(cls.kind(cls.dir, *devices, **options))
         cls.machines.append(vm)
         return vm
 

@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+CONFIG_ARM_VIRT=y
+CONFIG_IVSHMEM_DEVICE=y
+CONFIG_PCIE_PORT=y
