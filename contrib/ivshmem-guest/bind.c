@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,6 +43,18 @@ static bool ivshmem_bind_failed(const IvshmemDevice *dev, const char *file, int 
                              "run as root" : "see dmesg");
 }
 
+static bool ivshmem_bind_has_iommu(const IvshmemOptions *opt)
+{
+    char pattern[256];
+    glob_t found;
+    int ret;
+
+    snprintf(pattern, sizeof(pattern), "%s/class/iommu/*", opt->sysfs);
+    ret = glob(pattern, GLOB_NOSORT, NULL, &found);
+    globfree(&found);
+    return ret == 0;
+}
+
 /* Without an IOMMU vfio-pci needs the kernel's no-IOMMU mode switched on. */
 static bool ivshmem_bind_check_iommu(const IvshmemOptions *opt, const IvshmemDevice *dev,
                                      IvshmemError *err)
@@ -49,7 +62,8 @@ static bool ivshmem_bind_check_iommu(const IvshmemOptions *opt, const IvshmemDev
     char dir[256], mode[8];
     const char *name = "enable_unsafe_noiommu_mode";
 
-    if (dev->iommu_group >= 0) {
+    /* With Arm's SMMU the group comes when a driver takes the device. */
+    if (dev->iommu_group >= 0 || ivshmem_bind_has_iommu(opt)) {
         return true;
     }
     snprintf(dir, sizeof(dir), "%s/module/vfio/parameters", opt->sysfs);
@@ -57,7 +71,9 @@ static bool ivshmem_bind_check_iommu(const IvshmemOptions *opt, const IvshmemDev
         return ivshmem_error_set(err, "%s is in no IOMMU group, and this kernel has no "
                                  "VFIO no-IOMMU mode: start the VM with -machine q35 "
                                  "-device intel-iommu,intremap=on and the kernel with "
-                                 "intel_iommu=on, or use --via sysfs", dev->address);
+                                 "intel_iommu=on (aarch64: with -machine "
+                                 "virt,iommu=smmuv3), or use --via sysfs",
+                                 dev->address);
     }
     if (mode[0] == 'Y') {
         return true;

@@ -110,7 +110,7 @@ static void pcie_eject(IvshmemVM *vm, unsigned slot)
 #define RTAS_CHANGE_MSIX 4
 
 /* XIVE's pages of each interrupt: the second one is for management. */
-#define XIVE_ESB(irq) (0x0006010000000000ull + ((uint64_t)(irq) << 17) + 0x10000)
+#define XIVE_ESB(irq) (0x0006010000010000ull + ((uint64_t)(irq) << 17))
 #define XIVE_SET_PQ_10 0xe00
 #define XIVE_PQ_QUEUED 3
 

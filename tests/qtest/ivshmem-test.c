@@ -1,6 +1,6 @@
 /*
- * ivshmem tests: the program that runs them all, on each machine, and sees to it
- * that no test keeps a descriptor.  The tests are in ivshmem-*-test.c.
+ * ivshmem tests: the program that runs them all, on each machine, and sees to
+ * it that no test keeps a descriptor.  The tests are in ivshmem-*-test.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

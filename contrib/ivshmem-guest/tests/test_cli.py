@@ -257,6 +257,18 @@ class Sysfs(unittest.TestCase):
         with open(mode, encoding="ascii") as file:
             self.assertEqual(file.read()[0], "Y")
 
+    def test_bind_makes_the_group(self):
+        """With an IOMMU it is the driver's part whether the device gets a group."""
+        override = os.path.join(self.add(vectors=1), "driver_override")
+        os.makedirs(os.path.join(self.dir, "bus/pci/drivers/vfio-pci"))
+        os.makedirs(os.path.join(self.dir, "class/iommu/smmu3"))
+        for path in (override, os.path.join(self.dir, "bus/pci/drivers_probe")):
+            with open(path, "w", encoding="ascii"):
+                pass
+        self.bad("vfio-pci did not take 0000:00:03.0", "bind")
+        with open(override, encoding="ascii") as file:
+            self.assertEqual(file.read(), "vfio-pci")
+
     def test_ring(self):
         path = self.add(vectors=1)
         self.good("ring", "3", "2")
