@@ -1,3 +1,0 @@
-# SPDX-License-Identifier: GPL-2.0-or-later
-CONFIG_PSERIES=y
-CONFIG_IVSHMEM_DEVICE=y
