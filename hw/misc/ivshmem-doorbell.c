@@ -272,12 +272,16 @@ static void ivshmem_doorbell_vm_state(void *opaque, bool running,
     ivshmem_msix_update_all(d->msix);
 }
 
-/* MSI-X calls the notifiers for what it unmasks, not when it is disabled. */
+/*
+ * MSI-X calls the notifiers for what it unmasks, not when it is disabled, nor
+ * for bus mastering.
+ */
 static void ivshmem_doorbell_write_config(PCIDevice *pci, uint32_t addr,
                                           uint32_t value, int len)
 {
     ivshmem_write_config(pci, addr, value, len);
-    if (ranges_overlap(addr, len, pci->msix_cap + PCI_MSIX_FLAGS, 2)) {
+    if (ranges_overlap(addr, len, pci->msix_cap + PCI_MSIX_FLAGS, 2) ||
+        ranges_overlap(addr, len, PCI_COMMAND, 2)) {
         ivshmem_msix_update_all(IVSHMEM_DOORBELL(pci)->msix);
     }
 }

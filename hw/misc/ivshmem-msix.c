@@ -3,7 +3,7 @@
  * the guest gets.
  *
  * A vector is *live* while the VM runs and the guest has it enabled and
- * unmasked.  Only then is its eventfd listened to, by KVM (irqfd) or by a
+ * unmasked, and its message can be sent.  Only then is its eventfd listened to, by KVM (irqfd) or by a
  * thread of ours; at all other times the eventfd's own counter keeps the rings.
  * Not responsible for how descriptors arrive (ivshmem-link.c).
  *
@@ -207,12 +207,19 @@ static void vector_stop(MsixVector *v)
     trace_ivshmem_vector_quiet(v->msix->pci->name, vector_number(v));
 }
 
+/* KVM sends messages without regard to bus mastering, QEMU would drop them. */
+static bool msix_can_send(const PCIDevice *pci)
+{
+    return kvm_msi_via_irqfd_enabled() ||
+           pci_get_word(pci->config + PCI_COMMAND) & PCI_COMMAND_MASTER;
+}
+
 static bool vector_wanted(const MsixVector *v)
 {
     PCIDevice *pci = v->msix->pci;
 
     return v->connected && runstate_is_running() && msix_enabled(pci) &&
-           !msix_is_masked(pci, vector_number(v));
+           !msix_is_masked(pci, vector_number(v)) && msix_can_send(pci);
 }
 
 /*

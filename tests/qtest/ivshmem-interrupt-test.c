@@ -139,6 +139,21 @@ static void check_d15(Alone *a)
     assert_one(a, 0);
 }
 
+/* A message cannot be sent while the device is no bus master: it waits. */
+static void check_bus_master(Alone *a)
+{
+    uint16_t command = qpci_config_readw(&a->d.dev, PCI_COMMAND);
+
+    qivshmem_msix_enable(&a->d, true);
+    unmask_all(&a->d);
+    qpci_config_writew(&a->d.dev, PCI_COMMAND, command & ~PCI_COMMAND_MASTER);
+    ivshmem_script_ring(a->s, 1);
+    ivshmem_script_ring(a->s, 1);
+    assert_quiet(a);
+    qpci_config_writew(&a->d.dev, PCI_COMMAND, command);
+    assert_one(a, 1);
+}
+
 static void check_enable_again(Alone *a)
 {
     qivshmem_msix_enable(&a->d, true);
@@ -264,6 +279,12 @@ static void test_function_mask(const char *machine)
 static void test_d15_before_enable(const char *machine)
 {
     on_all_paths(machine, check_d15);
+}
+
+/* R-DEV-20 */
+static void test_bus_master(const char *machine)
+{
+    on_all_paths(machine, check_bus_master);
 }
 
 static void test_enable_again(const char *machine)
@@ -499,6 +520,7 @@ void ivshmem_add_interrupt_tests(void)
         { "mask", test_mask },
         { "mask-unseen", test_mask_unseen },
         { "function-mask", test_function_mask },
+        { "bus-master", test_bus_master },
         { "enable-again", test_enable_again },
         { "message-changes", test_message_changes },
         { "reset", test_reset },
