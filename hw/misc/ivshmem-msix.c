@@ -2,10 +2,11 @@
  * ivshmem: our own vectors, from the eventfd a peer rings to the MSI-X message
  * the guest gets.
  *
- * A vector is *live* while the VM runs and the guest has it enabled and
- * unmasked, and its message can be sent.  Only then is its eventfd listened to, by KVM (irqfd) or by a
- * thread of ours; at all other times the eventfd's own counter keeps the rings.
- * Not responsible for how descriptors arrive (ivshmem-link.c).
+ * A vector is *live* while the VM runs, the guest has it enabled and unmasked,
+ * and its message can be sent.  Only then is its eventfd listened to, by KVM
+ * (irqfd) or by a thread of ours; at all other times the eventfd's own counter
+ * keeps the rings.  Not responsible for how descriptors arrive
+ * (ivshmem-link.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
