@@ -64,7 +64,7 @@ def enter(keep, programs):
     _cover()
     for path, handle in kept.items():
         os.makedirs(path, exist_ok=True)
-        _mount("--bind", "/proc/%d/fd/%d" % (os.getpid(), handle), path)
+        _mount("--no-canonicalize", "--bind", "/proc/%d/fd/%d" % (os.getpid(), handle), path)
         os.close(handle)
     _add_accounts("/etc/passwd", USERS, "{0}:x:{1}:{1}::/:/bin/false\n")
     _add_accounts("/etc/group", GROUPS, "{0}:x:{1}:\n")

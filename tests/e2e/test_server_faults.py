@@ -189,8 +189,10 @@ class SlowClient(ServerTest):
         group("join 4")
         group("settle 5")
         group("resume 0 0")
-        group("settle 5")
-        self.assertEqual(group("verify"), {"rings": "30"})
+        # On its way it knows five for a moment; what is lost stays lost.
+        limit = support.Deadline()
+        while group("settle 5") and group.ask("verify") != "ok rings=30":
+            self.assertFalse(limit.expired(), "a ring got lost, or came out elsewhere")
 
 
 class LargeRegions(ServerTest):

@@ -105,12 +105,15 @@ static char *cmd_settle(IvshmemLoad *load, const long *args, char **why)
     while (first < load->clients->len) {
         const IvshmemLoadClient *client = load_nth(load, first);
 
-        if (!ivshmem_load_reads(client) ||
-            ivshmem_load_knows(load, client, (size_t)args[0])) {
-            first++;
-        } else if (!ivshmem_load_turn(load, 100) &&
-                   g_get_monotonic_time() > end) {
-            break;
+        if (ivshmem_load_reads(client) &&
+            !ivshmem_load_knows(load, client, (size_t)args[0])) {
+            if (!ivshmem_load_turn(load, 100) &&
+                g_get_monotonic_time() > end) {
+                break;
+            }
+        } else if (++first == load->clients->len &&
+                   ivshmem_load_turn(load, 0)) {
+            first = 0;          /* one may know as many, but not yet all */
         }
     }
     *why = load_why_not(load, (size_t)args[0]);
