@@ -253,6 +253,37 @@ static void test_vectors(const char *machine)
     ivshmem_script_free(s);
 }
 
+/* More vectors than some machines have interrupts: the first device's come */
+static void test_vectors_of_two(const char *machine)
+{
+    IvshmemVM *vm = ivshmem_vm_start(machine, NULL);
+    IvshmemScript *s[IVSHMEM_VM_SLOTS];
+    QIvshmem d[IVSHMEM_VM_SLOTS];
+
+    for (unsigned slot = 0; slot < IVSHMEM_VM_SLOTS; slot++) {
+        g_autofree char *id = g_strdup_printf("iv%u", slot);
+        g_autofree char *chardev = g_strdup_printf("chr%u", slot);
+
+        s[slot] = ivshmem_script_new(SIZE);
+        ivshmem_vm_chardev_add(vm, chardev, s[slot]->path);
+        ivshmem_script_accept(s[slot]);
+        ivshmem_script_hello(s[slot], slot, 4);
+        ivshmem_vm_plug(vm, slot, id, "ivshmem-doorbell",
+                        "\"chardev\": \"%s\", \"vectors\": %u", chardev,
+                        IVSHMEM_VECTORS_MAX);
+        ivshmem_vm_probe(vm, slot, &d[slot]);
+        ivshmem_check_registers(&d[slot], slot);
+    }
+    qivshmem_msix_enable(&d[0], true);
+    qivshmem_msix_mask(&d[0], 3, false);
+    ivshmem_script_ring(s[0], 3);
+    ivshmem_vm_wait_interrupt(&d[0], 3);
+    ivshmem_vm_stop(vm);
+    for (unsigned slot = 0; slot < IVSHMEM_VM_SLOTS; slot++) {
+        ivshmem_script_free(s[slot]);
+    }
+}
+
 /* Devices there from the start, as most people have them */
 static void test_cold_plugged(const char *machine)
 {
@@ -387,6 +418,7 @@ void ivshmem_add_register_tests(void)
         { "doorbell-reset", test_doorbell_reset },
         { "command-is-zero", test_command_is_zero },
         { "vectors", test_vectors },
+        { "vectors-of-two", test_vectors_of_two },
         { "cold-plugged", test_cold_plugged },
         { "backend-ram", test_backend_ram },
         { "backend-memfd", test_backend_memfd },
