@@ -116,6 +116,14 @@ static int64_t floor_init(Floor *floor, size_t clients, size_t vectors)
     return ok ? start : -1;
 }
 
+/* The descriptors end with the process. */
+static void floor_free(Floor *floor)
+{
+    g_free(floor->server_ends);
+    g_free(floor->client_ends);
+    g_free(floor->script);
+}
+
 /* Reads as clients do: a frame and its descriptor at a time. */
 static void floor_receive(Floor *floor)
 {
@@ -205,5 +213,6 @@ int main(int argc, char **argv)
     printf("frames=%zu cpu_ns=%" G_GINT64_FORMAT " entry_ns=%" G_GINT64_FORMAT
            "\n", floor.clients * floor.frames, floor_cpu_ns() - start, entry);
     wait(NULL);
+    floor_free(&floor);
     return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }
