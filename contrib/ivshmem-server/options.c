@@ -67,7 +67,7 @@ static void options_clear(Options *o)
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
 
 static const char options_description[] =
-    "SIZE is a number of bytes, or one with K, M, G or T; a power of two.\n"
+    "SIZE is a number of bytes, or one with K, M, G, T or P; a power of two.\n"
     "Exit status: 0 when it started (daemon) or ended as told; 1 on failure.\n";
 
 static GOptionContext *options_context(Options *o)
@@ -331,9 +331,11 @@ IvshmemConfig *ivshmem_config_from_options(int argc, char **argv, bool *done,
     g_auto(Options) o = { 0 };
     g_autoptr(GOptionContext) context = options_context(&o);
     g_autoptr(IvshmemConfig) config = ivshmem_config_new();
+    g_autoptr(GError) error = NULL;
 
     *done = false;
-    if (!g_option_context_parse(context, &argc, &argv, errp)) {
+    if (!g_option_context_parse(context, &argc, &argv, &error)) {
+        ivshmem_error(errp, "%s; try --help", error->message);
         return NULL;
     }
     if (argc > 1) {

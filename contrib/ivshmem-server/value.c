@@ -55,14 +55,14 @@ bool ivshmem_value_size(const char *what, const char *text, uint64_t *size,
 
     if (!value_digits(text, size, &end)) {
         ivshmem_error(errp, "%s: '%s' is not a size; write a number of bytes, "
-                      "or a number with K, M, G or T, like 4M", what, text);
+                      "or a number with K, M, G, T or P, like 4M", what, text);
         return false;
     }
     if (*end) {
         suffix = strchr(size_suffixes, g_ascii_toupper(*end));
         if (!suffix || end[1]) {
             ivshmem_error(errp, "%s: '%s' ends with '%s', which is no unit; "
-                          "use K, M, G or T, like 4M", what, text, end);
+                          "use K, M, G, T or P, like 4M", what, text, end);
             return false;
         }
         shift = 10 * (unsigned)(suffix - size_suffixes);
