@@ -139,7 +139,7 @@ static bool ivshmem_doorbell_resume(IvshmemDoorbellState *d,
     if (st->st_dev != d->server_stat.st_dev ||
         st->st_ino != d->server_stat.st_ino ||
         st->st_size != d->server_stat.st_size) {
-        error_setg(errp, "the server came back with other shared memory (%"
+        error_setg(errp, "the server came back with another memory object (%"
                    PRId64 " bytes, before: %" PRId64 ")",
                    (int64_t)st->st_size, (int64_t)d->server_stat.st_size);
         error_append_hint(errp, "Restart the server so that it keeps its "

@@ -175,7 +175,8 @@ static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
     if (s->master == ON_OFF_AUTO_ON && s->id != 0) {
         error_setg(errp, "master=on needs peer ID 0, and the server gave this "
                    "device %u", s->id);
-        error_append_hint(errp, "Connect the master first, or use "
+        error_append_hint(errp, "Give it a fixed ID in the server's "
+                          "configuration ([client ...], id=0), or use "
                           "master=auto.\n");
         return false;
     }

@@ -141,7 +141,7 @@ class Reconnect(Reconnecting):
         self.kill_server()
         self.remove_memory()
         self.serve()
-        a.err.wait_for("other shared memory")
+        a.err.wait_for("another memory object")
         self.assertEqual(self.info(a)["memory"]["size"], 1 << 20)
         a.ring(b.id, 0)
         b.wait_count(ivec(0), 1)
