@@ -59,16 +59,12 @@ def _indented(lines, start, above):
     return end, "\n".join(line[margin:] for line in body)
 
 
-def _parsed_literal(text):
-    return text.replace("\\\\", "\\").replace("|qemu_system_x86|", "qemu-system-x86_64")
-
-
 def rst_blocks(name):
     """Literal blocks of a document, in order."""
     lines, number = read(name).split("\n"), 0
     while number < len(lines):
         line = lines[number]
-        directive = re.match(r"\s*\.\. (code-block|parsed-literal|literalinclude)::\s*(\S*)", line)
+        directive = re.match(r"\s*\.\. (code-block|literalinclude)::\s*(\S*)", line)
         literal = re.search(r"::$", line) and not re.match(r"\s*\.\. \S", line)
         number += 1
         if not directive and not literal:
@@ -79,8 +75,6 @@ def rst_blocks(name):
         begin = number
         number, text = _indented(lines, number, above)
         language = directive.group(2) or directive.group(1) if directive else None
-        if language == "parsed-literal":
-            text = _parsed_literal(text)
         yield Snippet(name, begin + 1, text, language)
 
 
