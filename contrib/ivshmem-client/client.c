@@ -287,7 +287,8 @@ static int client_connect(Client *client, int timeout_ms)
     gint64 end = g_get_monotonic_time() + timeout_ms * 1000LL;
     int ret = ivshmem_peer_connect(client->path, &client->peer);
 
-    while (ret == -EAGAIN && g_get_monotonic_time() < end) {
+    while (ret == -EAGAIN &&
+           (timeout_ms < 0 || g_get_monotonic_time() < end)) {
         g_usleep(CLIENT_BUSY_US);
         ret = ivshmem_peer_connect(client->path, &client->peer);
     }

@@ -61,7 +61,8 @@ gboolean command_number(const Command *cmd, unsigned i, const char *name,
     }
     text = cmd->argv[i];
     errno = 0;
-    number = g_ascii_strtoull(text, &end, 0);
+    number = g_ascii_strtoull(text, &end,
+                              g_ascii_strncasecmp(text, "0x", 2) ? 10 : 16);
     suffix = *end ? strchr(suffixes, g_ascii_toupper(*end)) : NULL;
     if (suffix) {
         shift = 10 * (unsigned)(suffix - suffixes + 1);

@@ -223,7 +223,8 @@ static int client_make_eventfds(const IvshmemServer *server, int *fds,
 static int client_choose_id(IvshmemClient *client, const IvshmemDoor *door)
 {
     IvshmemRegion *region = client->region;
-    int old = ivshmem_state_recall(region->state, client->pid);
+    int old = ivshmem_state_recall(region->state, client->pid,
+                                   door->config->id);
 
     if (door->config->id != IVSHMEM_ID_ANY) {
         return door->config->id;

@@ -75,7 +75,7 @@ static void conversation_end(Conversation *c)
 {
     ivshmem_loop_remove(c->control->server->loop, &c->watch);
     ivshmem_fd_close(&c->watch.fd);
-    g_ptr_array_remove_fast(c->control->conversations, c);
+    g_ptr_array_remove(c->control->conversations, c);
     g_ptr_array_add(c->control->ended, c);
 }
 

@@ -162,6 +162,29 @@ static bool pid_file_write(IvshmemPidFile *pid_file, const char *temporary)
         rename(temporary, pid_file->path) == 0;
 }
 
+bool ivshmem_daemon_check(const char *pid_file, uid_t user, gid_t group,
+                          GError **errp)
+{
+    g_autofree char *temporary = g_strconcat(pid_file, ".XXXXXX", NULL);
+    IVSHMEM_FD_AUTO int fd = pid_file ? g_mkstemp_full(temporary, O_RDWR |
+                                                       O_CLOEXEC, 0600) : -1;
+
+    if (pid_file && fd < 0) {
+        ivshmem_error(errp, "cannot write the pid file %s: %s; choose another "
+                      "place with -p", pid_file, g_strerror(errno));
+        return false;
+    }
+    if (pid_file) {
+        unlink(temporary);
+    }
+    if ((user != (uid_t)-1 || group != (gid_t)-1) && geteuid() != 0) {
+        ivshmem_error(errp, "cannot become user %d, group %d: only root can",
+                      (int)user, (int)group);
+        return false;
+    }
+    return true;
+}
+
 IvshmemPidFile *ivshmem_pid_file_new(const char *path, GError **errp)
 {
     g_autofree char *temporary = g_strconcat(path, ".XXXXXX", NULL);

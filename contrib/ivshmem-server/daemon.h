@@ -22,6 +22,10 @@ bool ivshmem_daemon_start(GError **errp);
  */
 void ivshmem_daemon_ready(void);
 
+/* Whether ivshmem_pid_file_new() and ivshmem_daemon_drop() can work. */
+bool ivshmem_daemon_check(const char *pid_file, uid_t user, gid_t group,
+                          GError **errp);
+
 /*
  * Become @user, and @group or else that user's own; (uid_t)-1 and (gid_t)-1
  * stand for no change.  There is no way back.

@@ -231,6 +231,7 @@ struct IvshmemHandover {
     int sock;                   /* -1: it came from the service manager */
     GVariant *document;
     GHashTable *fds;            /* number in the document -> descriptor */
+    GPtrArray *stored;          /* names that the service manager has, or NULL */
 };
 
 static void take_close(gpointer value)
@@ -352,6 +353,16 @@ static bool take_check(const IvshmemHandover *handover,
     return true;
 }
 
+/* Whoever gives decides what is served, and which names go in the end. */
+static bool take_trusts(int sock, const IvshmemConfig *config)
+{
+    struct ucred who;
+    socklen_t len = sizeof(who);
+
+    return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
+        (who.uid == 0 || who.uid == geteuid() || who.uid == config->user);
+}
+
 IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
                                        GError **errp)
 {
@@ -365,6 +376,12 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
     if (sock < 0) {
         ivshmem_error(errp, "cannot reach the server to be replaced: %s",
                       ivshmem_strerror(sock));
+        return NULL;
+    }
+    if (!take_trusts(sock, config)) {
+        ivshmem_error(errp, "the server to be replaced runs as another user; "
+                      "stop it, or use another --control-socket");
+        ivshmem_fd_close(&sock);
         return NULL;
     }
     handover = g_new0(IvshmemHandover, 1);
@@ -389,7 +406,7 @@ static void store_take(const char *name, int fd, void *opaque)
 
     g_hash_table_insert(handover->fds, GINT_TO_POINTER(number),
                         GINT_TO_POINTER(fd));
-    ivshmem_systemd_forget(name);
+    g_ptr_array_add(handover->stored, g_strdup(name));
 }
 
 IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
@@ -402,7 +419,8 @@ IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
     handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
     handover->document = take_document(file);
     if (handover->document) {
-        ivshmem_systemd_forget(STORE_DOCUMENT);
+        handover->stored = g_ptr_array_new_with_free_func(g_free);
+        g_ptr_array_add(handover->stored, g_strdup(STORE_DOCUMENT));
         ivshmem_systemd_take_all(STORE_FD, store_take, handover);
         if (take_check(handover, config, errp)) {
             return handover;
@@ -419,6 +437,7 @@ void ivshmem_handover_free(IvshmemHandover *handover)
     }
     ivshmem_fd_close(&handover->sock);
     g_clear_pointer(&handover->document, g_variant_unref);
+    g_clear_pointer(&handover->stored, g_ptr_array_unref);
     g_hash_table_unref(handover->fds);
     g_free(handover);
 }
@@ -550,6 +569,9 @@ bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
     int ret;
 
     if (handover->sock < 0) {
+        for (unsigned i = 0; i < handover->stored->len; i++) {
+            ivshmem_systemd_forget(g_ptr_array_index(handover->stored, i));
+        }
         return true;
     }
     do {

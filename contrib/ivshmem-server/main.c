@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "config.h"
 #include "daemon.h"
 #include "handover.h"
+#include "ivshmem-fd.h"
 #include "log.h"
 #include "query.h"
 #include "server.h"
@@ -105,7 +107,9 @@ static bool program_start(Program *program, GError **errp)
     program->server->handed_over = program_handed_over;
     program->server->handed_over_opaque = program;
     if (program->handover &&
-        !ivshmem_handover_confirm(program->handover, errp)) {
+        (!ivshmem_daemon_check(config->pid_file, config->user, config->group,
+                               errp) ||
+         !ivshmem_handover_confirm(program->handover, errp))) {
         return false;
     }
     g_clear_pointer(&program->handover, ivshmem_handover_free);
@@ -151,12 +155,26 @@ static void program_clean_up(Program *program)
     ivshmem_systemd_close();
 }
 
+/* Nothing of ours may become descriptor 0, 1 or 2: those are written to. */
+static void program_open_standard_fds(void)
+{
+    int fd;
+
+    do {
+        fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    } while (fd >= 0 && fd < STDERR_FILENO);
+    if (fd > STDERR_FILENO) {
+        ivshmem_fd_close(&fd);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     Program program = { 0 };
     bool done = false;
 
+    program_open_standard_fds();
     setlocale(LC_ALL, "");
     program.config = ivshmem_config_from_options(argc, argv, &done, &error);
     if (program.config && program.config->check) {

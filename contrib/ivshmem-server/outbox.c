@@ -125,6 +125,9 @@ static gboolean outbox_stalled(gpointer opaque)
     IvshmemClient *client;
 
     server->stall_timer = 0;
+    if (!limit_us) {
+        return G_SOURCE_REMOVE;         /* SIGHUP has switched it off */
+    }
     while ((client = g_queue_peek_head(&server->blocked)) &&
            g_get_monotonic_time() - client->blocked_since >= limit_us) {
         if (ivshmem_member_queued(client->member) == 0) {

@@ -202,9 +202,7 @@ static bool region_has_reader(const IvshmemRegion *region)
 /* Not before the region is complete: whoever comes early waits. */
 static bool region_start(IvshmemRegion *region, GError **errp)
 {
-    g_autofree char *name = region_memory_name(region);
-
-    ivshmem_systemd_store(name, ivshmem_memory_fd(region->memory));
+    ivshmem_region_store(region);
     if (region_has_reader(region) &&
         !ivshmem_memory_prepare_read_only(region->memory, errp)) {
         return false;
@@ -246,7 +244,7 @@ static void region_open_state(IvshmemRegion *region)
     const IvshmemDoor *door = g_ptr_array_index(region->doors, 0);
     g_autofree char *path = g_strconcat(door->listener.path, ".state", NULL);
 
-    region->state = ivshmem_state_open(path);
+    region->state = ivshmem_state_open(path, region->server->config->user);
 }
 
 static void region_remember(IvshmemRegion *region)
@@ -341,6 +339,7 @@ IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
 
     region->server = server;
     region->config = ivshmem_region_config_ref(config);
+    region->keep_memory = ivshmem_memory_config_is_persistent(&config->memory);
     region->doors = g_ptr_array_new_with_free_func((GDestroyNotify)door_free);
     ok = ivshmem_handover_has_region(server->handover, config->name)
         ? region_take_over(region, errp) : region_open(region, errp);
@@ -359,6 +358,7 @@ void ivshmem_region_save(IvshmemRegion *region)
     g_autoptr(GError) error = NULL;
     IvshmemMember *member = NULL;
 
+    region->served = true;
     if (ivshmem_state_append(region->state)) {
         return;
     }
@@ -375,6 +375,13 @@ void ivshmem_region_save(IvshmemRegion *region)
     }
 }
 
+void ivshmem_region_store(const IvshmemRegion *region)
+{
+    g_autofree char *name = region_memory_name(region);
+
+    ivshmem_systemd_store(name, ivshmem_memory_fd(region->memory));
+}
+
 void ivshmem_region_unstore(const IvshmemRegion *region)
 {
     g_autofree char *name = region_memory_name(region);
@@ -389,7 +396,8 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
     if (!region) {
         return;
     }
-    if (remove) {
+    /* What is a crashed server's stays, for a start that succeeds. */
+    if (remove && region->served) {
         ivshmem_region_unstore(region);
     }
     g_clear_handle_id(&region->state_timer, g_source_remove);
@@ -399,9 +407,10 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
     }
     ivshmem_region_reap(region);
     ivshmem_registry_free(region->registry);
-    ivshmem_state_close(region->state, remove);
-    ivshmem_memory_close(region->memory, remove &&
-        !ivshmem_memory_config_is_persistent(&region->config->memory));
+    ivshmem_state_close(region->state, remove && region->served);
+    ivshmem_memory_close(region->memory, remove && !region->keep_memory &&
+        (region->served ||
+         (region->memory && !ivshmem_memory_found(region->memory))));
     ivshmem_region_config_unref(region->config);
     g_free(region);
 }
@@ -410,10 +419,27 @@ void ivshmem_region_shut(IvshmemRegion *region)
 {
     g_ptr_array_set_size(region->doors, 0);
     region->closing = true;
+    /* Its path may be another region's from now on; nobody comes back. */
+    ivshmem_state_move(region->state, NULL);
+}
+
+/* The file stands beside the first socket, where the next server looks. */
+static void region_move_state(IvshmemRegion *region)
+{
+    const IvshmemDoor *door;
+    g_autofree char *path = NULL;
+
+    if (region->doors->len) {
+        door = g_ptr_array_index(region->doors, 0);
+        path = g_strconcat(door->listener.path, ".state", NULL);
+    }
+    if (ivshmem_state_move(region->state, path)) {
+        ivshmem_region_set_changed(region);
+    }
 }
 
 /* A door that stays as it is takes its part of the new configuration. */
-static bool door_renew(IvshmemRegion *region, IvshmemRegionConfig *config,
+static void door_renew(IvshmemRegion *region, IvshmemRegionConfig *config,
                        const IvshmemClientConfig *socket)
 {
     for (unsigned i = 0; i < region->doors->len; i++) {
@@ -425,10 +451,9 @@ static bool door_renew(IvshmemRegion *region, IvshmemRegionConfig *config,
             ivshmem_region_config_unref(door->region_config);
             door->region_config = ivshmem_region_config_ref(config);
             door->config = socket;
-            return true;
+            return;
         }
     }
-    return false;
 }
 
 static void region_close_old_doors(IvshmemRegion *region,
@@ -464,31 +489,50 @@ static void region_open_new_door(IvshmemRegion *region,
     }
 }
 
-void ivshmem_region_reconfigure(IvshmemRegion *region,
-                                IvshmemRegionConfig *config)
+void ivshmem_region_close_old(IvshmemRegion *region,
+                              IvshmemRegionConfig *config)
 {
-    int n = (int)config->clients->len;
-    g_autofree bool *kept = g_new0(bool, (gsize)n + 1);
-
     if (!ivshmem_memory_config_equal(&region->config->memory,
                                      &config->memory)) {
         ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: its memory cannot change "
                     "while the server runs; restart it", config->name);
+    } else {
+        region->keep_memory =
+            ivshmem_memory_config_is_persistent(&config->memory);
     }
-    for (int i = -1; i < n; i++) {
-        kept[i + 1] = door_renew(region, config, region_nth_socket(config, i));
+    for (int i = -1; i < (int)config->clients->len; i++) {
+        door_renew(region, config, region_nth_socket(config, i));
     }
     region_close_old_doors(region, config);
-    for (int i = -1; i < n; i++) {
-        const IvshmemClientConfig *socket = region_nth_socket(config, i);
-
-        if (!kept[i + 1] && socket->socket.path) {
-            region_open_new_door(region, config, socket);
-        }
-    }
     ivshmem_region_config_unref(region->config);
     region->config = ivshmem_region_config_ref(config);
+}
+
+static bool region_has_door(const IvshmemRegion *region,
+                            const IvshmemClientConfig *config)
+{
+    for (unsigned i = 0; i < region->doors->len; i++) {
+        const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
+
+        if (door->config == config) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void ivshmem_region_open_new(IvshmemRegion *region)
+{
+    for (int i = -1; i < (int)region->config->clients->len; i++) {
+        const IvshmemClientConfig *socket = region_nth_socket(region->config,
+                                                              i);
+
+        if (socket->socket.path && !region_has_door(region, socket)) {
+            region_open_new_door(region, region->config, socket);
+        }
+    }
     region->closing = false;
+    region_move_state(region);
 }
 
 void ivshmem_region_set_changed(IvshmemRegion *region)

@@ -23,6 +23,8 @@ typedef struct IvshmemRegion {
     IvshmemState *state;
     unsigned state_timer;       /* as long as somebody may come back */
     GPtrArray *doors;           /* of IvshmemDoor */
+    bool served;                /* clients may know of it */
+    bool keep_memory;           /* its name stays in the end */
     bool changed;               /* somebody joined or left this turn */
     bool closing;               /* out of the configuration: no newcomers */
 } IvshmemRegion;
@@ -46,16 +48,19 @@ IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
                                   IvshmemRegionConfig *config, GError **errp);
 
 /*
- * The configuration has changed: open and close doors accordingly.  Those
- * inside stay.  What cannot be done is logged.
+ * The configuration has changed: close the doors that are not in it, and, when
+ * all regions have, open the new ones.  Those inside stay.  What cannot be done
+ * is logged.
  */
-void ivshmem_region_reconfigure(IvshmemRegion *region,
-                                IvshmemRegionConfig *config);
+void ivshmem_region_close_old(IvshmemRegion *region,
+                              IvshmemRegionConfig *config);
+void ivshmem_region_open_new(IvshmemRegion *region);
 
 /* No newcomers from now on; whoever is inside stays. */
 void ivshmem_region_shut(IvshmemRegion *region);
 
-/* Let the service manager forget the memory that it keeps for a crash. */
+/* Let the service manager keep the memory for a crash, or forget it. */
+void ivshmem_region_store(const IvshmemRegion *region);
 void ivshmem_region_unstore(const IvshmemRegion *region);
 
 /*

@@ -214,7 +214,10 @@ void ivshmem_server_settled(IvshmemServer *server)
     server->window = ivshmem_quota_window(server->fd_limit);
     /* New files take long: not when the first newcomer waits for them. */
     for (unsigned i = 0; i < server->regions->len; i++) {
-        ivshmem_region_save(g_ptr_array_index(server->regions, i));
+        IvshmemRegion *region = g_ptr_array_index(server->regions, i);
+
+        ivshmem_region_save(region);
+        ivshmem_region_store(region);   /* it may have had another name */
     }
 }
 
@@ -248,7 +251,12 @@ void ivshmem_server_reconfigure(IvshmemServer *server,
     for (unsigned i = 0; i < server->regions->len; i++) {
         IvshmemRegion *region = g_ptr_array_index(server->regions, i);
 
-        if (!ivshmem_config_find(config, region->config->name)) {
+        IvshmemRegionConfig *r = ivshmem_config_find(config,
+                                                     region->config->name);
+
+        if (r) {
+            ivshmem_region_close_old(region, r);
+        } else {
             ivshmem_region_shut(region);
         }
     }
@@ -257,7 +265,7 @@ void ivshmem_server_reconfigure(IvshmemServer *server,
         IvshmemRegion *region = server_find(server, r->name);
 
         if (region) {
-            ivshmem_region_reconfigure(region, r);
+            ivshmem_region_open_new(region);
         } else {
             server_add_region(server, r);
         }

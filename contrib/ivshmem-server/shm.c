@@ -427,6 +427,12 @@ bool ivshmem_memory_prepare_read_only(IvshmemMemory *memory, GError **errp)
     if (memory->read_only >= 0) {
         return true;
     }
+    if (memory->shm_name || memory->path) {
+        ivshmem_error(errp, "%s has a name to be opened by, so access=read-only "
+                      "cannot be granted; restart the server with memory=memfd",
+                      memory->description);
+        return false;
+    }
     memory->read_only = open(self, O_RDONLY | O_CLOEXEC);
     if (memory->read_only < 0) {
         ivshmem_error(errp, "cannot open %s for reading: %s",

@@ -159,7 +159,7 @@ static void state_parse(IvshmemState *state, const char *text)
 }
 
 /* Only what a server of the same user, or of root, wrote. */
-static char *state_read(const char *path)
+static char *state_read(const char *path, uid_t user)
 {
     IVSHMEM_FD_AUTO int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK |
                                   O_CLOEXEC);
@@ -172,7 +172,7 @@ static char *state_read(const char *path)
     }
     if (fd >= 0 && fstat(fd, &st) == 0) {
         if (!S_ISREG(st.st_mode) ||
-            (st.st_uid != geteuid() && st.st_uid != 0) ||
+            (st.st_uid != geteuid() && st.st_uid != 0 && st.st_uid != user) ||
             st.st_size > STATE_SIZE_MAX) {
             return NULL;
         }
@@ -189,10 +189,10 @@ static char *state_read(const char *path)
     return n >= 0 && n == st.st_size ? g_steal_pointer(&text) : NULL;
 }
 
-IvshmemState *ivshmem_state_open(const char *path)
+IvshmemState *ivshmem_state_open(const char *path, uid_t user)
 {
     IvshmemState *state = g_new0(IvshmemState, 1);
-    g_autofree char *text = state_read(path);
+    g_autofree char *text = state_read(path, user);
 
     state->fd = -1;
     state->path = g_strdup(path);
@@ -207,7 +207,7 @@ void ivshmem_state_close(IvshmemState *state, bool remove)
     if (!state) {
         return;
     }
-    if (remove) {
+    if (remove && state->path) {
         unlink(state->path);
     }
     ivshmem_fd_close(&state->fd);
@@ -217,17 +217,33 @@ void ivshmem_state_close(IvshmemState *state, bool remove)
     g_free(state);
 }
 
+bool ivshmem_state_move(IvshmemState *state, const char *path)
+{
+    if (g_strcmp0(state->path, path) == 0) {
+        return false;
+    }
+    if (state->path && state->fd >= 0) {
+        unlink(state->path);
+    }
+    ivshmem_fd_close(&state->fd);
+    g_free(state->path);
+    state->path = g_strdup(path);
+    return true;
+}
+
 void ivshmem_state_forget(IvshmemState *state)
 {
     g_array_set_size(state->clients, 0);
 }
 
-int ivshmem_state_recall(IvshmemState *state, pid_t pid)
+int ivshmem_state_recall(IvshmemState *state, pid_t pid, int fixed)
 {
     for (unsigned i = 0; i < state->clients->len; i++) {
         StateClient *client = &g_array_index(state->clients, StateClient, i);
 
-        if (client->process.pid == pid && process_is_alive(client->process)) {
+        if (client->process.pid == pid &&
+            (fixed < 0 || fixed == client->id) &&
+            process_is_alive(client->process)) {
             int id = client->id;
 
             g_array_remove_index(state->clients, i);
@@ -393,10 +409,14 @@ void ivshmem_state_begin(IvshmemState *state, int memory_fd)
 
 bool ivshmem_state_end(IvshmemState *state, GError **errp)
 {
-    g_autofree char *temporary = g_strconcat(state->path, ".XXXXXX", NULL);
+    g_autofree char *temporary = NULL;
     int error;
 
     ivshmem_fd_close(&state->fd);
+    if (!state->path) {
+        return true;            /* nobody can come back */
+    }
+    temporary = g_strconcat(state->path, ".XXXXXX", NULL);
     state->fd = g_mkstemp_full(temporary, O_WRONLY | O_APPEND | O_CLOEXEC,
                                0600);
     if (state->fd >= 0 && state_write_text(state) &&

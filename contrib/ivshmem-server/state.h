@@ -26,17 +26,23 @@ typedef struct IvshmemProcess {
 /* A process that is alive now. */
 IvshmemProcess ivshmem_process_seen(pid_t pid);
 
-/* Reads what a server that crashed has left at @path, if anything. */
-IvshmemState *ivshmem_state_open(const char *path);
+/*
+ * Reads what a server that crashed has left at @path, if anything: one of ours,
+ * of root, or of @user, whom we will become.
+ */
+IvshmemState *ivshmem_state_open(const char *path, uid_t user);
+
+/* Written to @path from now on (NULL: nowhere); true if it was not before. */
+bool ivshmem_state_move(IvshmemState *state, const char *path);
 
 /* Removes the file, if @remove.  NULL is fine. */
 void ivshmem_state_close(IvshmemState *state, bool remove);
 
 /*
- * The id that the process with @pid had, or -1.  Each one is given once, in the
- * order in which they were handed out.
+ * The id that the process with @pid had, or -1; with @fixed, only that one (-1:
+ * any).  Each one is given once, in the order in which they were handed out.
  */
-int ivshmem_state_recall(IvshmemState *state, pid_t pid);
+int ivshmem_state_recall(IvshmemState *state, pid_t pid, int fixed);
 
 /*
  * The ids of those who have not come back: calls @func for each with whether

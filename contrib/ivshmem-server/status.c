@@ -21,7 +21,13 @@ static char *status_executable(pid_t pid)
     g_autofree char *link = g_strdup_printf("/proc/%d/exe", (int)pid);
     g_autofree char *path = pid > 0 ? g_file_read_link(link, NULL) : NULL;
 
-    return path ? g_path_get_basename(path) : g_strdup("");
+    g_autofree char *name = path ? g_path_get_basename(path) : g_strdup("");
+
+    /* Clients choose it, and a terminal may show it. */
+    for (char *c = name; *c; c++) {
+        *c = g_ascii_isprint(*c) ? *c : '?';
+    }
+    return g_steal_pointer(&name);
 }
 
 static const char *status_of_client(const IvshmemServer *server,
