@@ -207,7 +207,6 @@ IvshmemConfig *ivshmem_config_new(void)
     config->ready_fd = -1;
     config->user = (uid_t)-1;
     config->group = (gid_t)-1;
-    config->control.mode = 0600;
     config->control.owner = (uid_t)-1;
     config->control.group = (gid_t)-1;
     config->queue_limit = IVSHMEM_DEFAULT_QUEUE_LIMIT;
@@ -237,6 +236,11 @@ IvshmemConfig *ivshmem_config_reload(const IvshmemConfig *config, GError **errp)
     again->pid_file = g_strdup(config->pid_file);
     if (!ivshmem_config_read_file(again, errp)) {
         return NULL;
+    }
+    if (config->control_given) {
+        g_free(again->control_path);
+        again->control_path = g_strdup(config->control_path);
+        again->control_given = true;
     }
     return g_steal_pointer(&again);
 }

@@ -19,6 +19,9 @@
 /* One join or leave of every id there is: who is that far behind is lost. */
 #define IVSHMEM_DEFAULT_QUEUE_LIMIT 65536
 
+/* As many NUMA nodes as the kernel's mask of 64 bits has room for. */
+#define IVSHMEM_NUMA_NODES 64
+
 typedef enum IvshmemMemoryKind {
     IVSHMEM_MEMORY_MEMFD,       /* sealed, without a name */
     IVSHMEM_MEMORY_HUGETLB,     /* the same, of huge pages */
@@ -77,6 +80,7 @@ typedef struct IvshmemConfig {
     GPtrArray *regions;         /* of IvshmemRegionConfig */
     IvshmemSocketConfig control;    /* but for its path */
     char *control_path;         /* NULL: beside the first socket */
+    bool control_given;         /* the path is an option's */
     IvshmemQuery query;         /* ask the server that runs, and end */
     bool watch;                 /* ask it again and again */
     bool fdstore;               /* leave all to the service manager at a stop */

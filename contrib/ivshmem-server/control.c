@@ -23,6 +23,9 @@
 /* Conversations at a time; others wait, as a status is written in no time. */
 #define CONTROL_MAX 16
 
+/* Without control-mode= and control-group=. */
+#define CONTROL_MODE 0600
+
 /* How long others wait when the system cannot accept anybody. */
 #define CONTROL_PAUSE_MS 100
 
@@ -41,6 +44,8 @@ typedef struct Conversation {
 struct IvshmemControl {
     IvshmemWatch watch;
     IvshmemListener listener;
+    mode_t mode;                /* of the file, as configured */
+    gid_t group;
     IvshmemServer *server;
     guint pause_timer;          /* while nobody can be accepted */
     GPtrArray *conversations;
@@ -59,6 +64,19 @@ char *ivshmem_control_path(const IvshmemConfig *config)
         first = g_ptr_array_index(region->clients, 0);
     }
     return g_strconcat(first->socket.path, ".ctl", NULL);
+}
+
+/* All of it; only its own user, or its group where there is one. */
+static IvshmemSocketConfig control_socket(const IvshmemConfig *config,
+                                          char *path)
+{
+    IvshmemSocketConfig socket = config->control;
+
+    socket.path = path;
+    if (!socket.mode && socket.group == (gid_t)-1) {
+        socket.mode = CONTROL_MODE;
+    }
+    return socket;
 }
 
 static void conversation_free(Conversation *c)
@@ -222,7 +240,7 @@ IvshmemControl *ivshmem_control_new(IvshmemServer *server,
 {
     IvshmemControl *control = g_new0(IvshmemControl, 1);
     g_autofree char *path = ivshmem_control_path(server->config);
-    IvshmemSocketConfig config = server->config->control;
+    IvshmemSocketConfig config = control_socket(server->config, path);
     int ret;
 
     control->server = server;
@@ -230,7 +248,8 @@ IvshmemControl *ivshmem_control_new(IvshmemServer *server,
     control->ended = g_ptr_array_new_with_free_func(
         (GDestroyNotify)conversation_free);
     control->listener.fd = -1;
-    config.path = path;
+    control->mode = config.mode;
+    control->group = config.group;
     if (handed) {
         control->listener = *handed;
         *handed = (IvshmemListener) { .fd = -1 };
@@ -264,6 +283,27 @@ void ivshmem_control_free(IvshmemControl *control)
     ivshmem_loop_remove(control->server->loop, &control->watch);
     ivshmem_listener_close(&control->listener);
     g_free(control);
+}
+
+bool ivshmem_control_renew(IvshmemControl *control)
+{
+    const IvshmemListener *listener = &control->listener;
+    g_autofree char *path = ivshmem_control_path(control->server->config);
+    IvshmemSocketConfig config = control_socket(control->server->config, path);
+    g_autoptr(GError) error = NULL;
+
+    if (strcmp(listener->path, path) != 0) {
+        return false;
+    }
+    if (config.mode == control->mode && config.group == control->group) {
+        return true;
+    }
+    control->mode = config.mode;
+    control->group = config.group;
+    if (!ivshmem_listener_renew(listener, &config, &error)) {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "control socket: %s", error->message);
+    }
+    return true;
 }
 
 const IvshmemListener *ivshmem_control_listener(const IvshmemControl *control)

@@ -25,6 +25,13 @@ IvshmemControl *ivshmem_control_new(IvshmemServer *server,
 /* Ends all conversations as well.  NULL is fine. */
 void ivshmem_control_free(IvshmemControl *control);
 
+/*
+ * Whether @control listens on the path of its server's configuration, in which
+ * case its file gets the mode and group that are there; if it cannot, that is
+ * logged.
+ */
+bool ivshmem_control_renew(IvshmemControl *control);
+
 /* Borrowed. */
 const IvshmemListener *ivshmem_control_listener(const IvshmemControl *control);
 

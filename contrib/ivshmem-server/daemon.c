@@ -165,7 +165,8 @@ static bool pid_file_write(IvshmemPidFile *pid_file, const char *temporary)
 bool ivshmem_daemon_check(const char *pid_file, uid_t user, gid_t group,
                           GError **errp)
 {
-    g_autofree char *temporary = g_strconcat(pid_file, ".XXXXXX", NULL);
+    g_autofree char *temporary =
+        pid_file ? g_strconcat(pid_file, ".XXXXXX", NULL) : NULL;
     IVSHMEM_FD_AUTO int fd = pid_file ? g_mkstemp_full(temporary, O_RDWR |
                                                        O_CLOEXEC, 0600) : -1;
 

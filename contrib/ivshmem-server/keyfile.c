@@ -83,8 +83,8 @@ static bool set_numa_node(void *target, const char *what, const char *text,
     IvshmemRegionConfig *region = target;
     uint64_t number;
 
-    /* As many nodes as the mask in shm.c has bits. */
-    if (!ivshmem_value_number(what, text, 0, 63, &number, errp)) {
+    if (!ivshmem_value_number(what, text, 0, IVSHMEM_NUMA_NODES - 1, &number,
+                              errp)) {
         return false;
     }
     region->memory.numa_node = (int)number;
@@ -406,6 +406,14 @@ static void keyfile_client(KeyFile *k, const char *group, const char *name)
     }
 }
 
+/* What follows "region " or "client ". */
+static const char *keyfile_name(const char *group)
+{
+    const char *name = strchr(group, ' ');
+
+    return name + strspn(name, " \t");
+}
+
 static void keyfile_sections(KeyFile *k)
 {
     g_auto(GStrv) groups = g_key_file_get_groups(k->file, NULL);
@@ -414,12 +422,12 @@ static void keyfile_sections(KeyFile *k)
     /* Regions first: clients may stand anywhere. */
     for (char **group = groups; *group; group++) {
         if (g_str_has_prefix(*group, "region ")) {
-            keyfile_region(k, *group, g_strchug(*group + 7));
+            keyfile_region(k, *group, keyfile_name(*group));
         }
     }
     for (char **group = groups; *group; group++) {
         if (g_str_has_prefix(*group, "client ")) {
-            keyfile_client(k, *group, *group + 7);
+            keyfile_client(k, *group, keyfile_name(*group));
         } else if (strcmp(*group, "server") == 0) {
             keyfile_section(k, *group, tables);
         } else if (!g_str_has_prefix(*group, "region ")) {

@@ -121,6 +121,21 @@ static mode_t listener_mode(const IvshmemSocketConfig *config)
     return LISTENER_GROUP_MODE;
 }
 
+/* The file is private so far. */
+static bool listener_give(const IvshmemSocketConfig *config, gid_t group,
+                          GError **errp)
+{
+    mode_t mode = listener_mode(config);
+
+    if (lchown(config->path, config->owner, group) < 0 ||
+        (mode && chmod(config->path, mode) < 0)) {
+        ivshmem_error(errp, "cannot set owner and mode of %s: %s",
+                      config->path, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 static bool listener_bind(IvshmemListener *listener,
                           const IvshmemSocketConfig *config, GError **errp)
 {
@@ -139,13 +154,7 @@ static bool listener_bind(IvshmemListener *listener,
         listener->dev = st.st_dev;
         listener->ino = st.st_ino;
     }
-    if (given && (lchown(config->path, config->owner, config->group) < 0 ||
-                  (mode && chmod(config->path, mode) < 0))) {
-        ivshmem_error(errp, "cannot set owner and mode of %s: %s",
-                      config->path, g_strerror(errno));
-        return false;
-    }
-    return true;
+    return !given || listener_give(config, config->group, errp);
 }
 
 bool ivshmem_listener_open(IvshmemListener *listener,
@@ -162,12 +171,35 @@ bool ivshmem_listener_open(IvshmemListener *listener,
     return true;
 }
 
-void ivshmem_listener_close(IvshmemListener *listener)
+static bool listener_has_file(const IvshmemListener *listener)
 {
     struct stat st;
 
-    if (listener->fd >= 0 && lstat(listener->path, &st) == 0 &&
-        st.st_dev == listener->dev && st.st_ino == listener->ino) {
+    return listener->fd >= 0 && lstat(listener->path, &st) == 0 &&
+        st.st_dev == listener->dev && st.st_ino == listener->ino;
+}
+
+bool ivshmem_listener_renew(const IvshmemListener *listener,
+                            const IvshmemSocketConfig *config, GError **errp)
+{
+    gid_t group = config->group == (gid_t)-1 ? getegid() : config->group;
+
+    if (!listener_has_file(listener)) {
+        ivshmem_error(errp, "%s is not a file of this server: whoever made it "
+                      "sets its mode and group", listener->path);
+        return false;
+    }
+    if (chmod(listener->path, LISTENER_PRIVATE_MODE) < 0) {
+        ivshmem_error(errp, "cannot set the mode of %s: %s", listener->path,
+                      g_strerror(errno));
+        return false;
+    }
+    return listener_give(config, group, errp);
+}
+
+void ivshmem_listener_close(IvshmemListener *listener)
+{
+    if (listener_has_file(listener)) {
         unlink(listener->path);
     }
     ivshmem_fd_close(&listener->fd);

@@ -23,6 +23,10 @@ typedef struct IvshmemListener {
 bool ivshmem_listener_open(IvshmemListener *listener,
                            const IvshmemSocketConfig *config, GError **errp);
 
+/* Owner and mode as in @config, which has the same path. */
+bool ivshmem_listener_renew(const IvshmemListener *listener,
+                            const IvshmemSocketConfig *config, GError **errp);
+
 /*
  * Stop listening, and remove the file if it still is this socket's.  May be
  * called again, and on a listener that is all zero but for @fd -1.

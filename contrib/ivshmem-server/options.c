@@ -253,6 +253,7 @@ static bool options_process(const Options *o, IvshmemConfig *config,
         if (!config->control_path) {
             return false;
         }
+        config->control_given = true;
     }
     if (!pid_file && !config->foreground) {
         pid_file = IVSHMEM_DEFAULT_PID_FILE;

@@ -125,9 +125,6 @@ static gboolean outbox_stalled(gpointer opaque)
     IvshmemClient *client;
 
     server->stall_timer = 0;
-    if (!limit_us) {
-        return G_SOURCE_REMOVE;         /* SIGHUP has switched it off */
-    }
     while ((client = g_queue_peek_head(&server->blocked)) &&
            g_get_monotonic_time() - client->blocked_since >= limit_us) {
         if (ivshmem_member_queued(client->member) == 0) {
@@ -141,6 +138,12 @@ static gboolean outbox_stalled(gpointer opaque)
     }
     outbox_set_stall_timer(server);
     return G_SOURCE_REMOVE;
+}
+
+void ivshmem_outbox_new_timeout(IvshmemServer *server)
+{
+    g_clear_handle_id(&server->stall_timer, g_source_remove);
+    outbox_set_stall_timer(server);
 }
 
 static void outbox_block(IvshmemClient *client)

@@ -20,6 +20,9 @@ void ivshmem_outbox_remove(IvshmemClient *client);
 /* Send what can be sent without waiting, a fair share to everybody. */
 void ivshmem_outbox_flush(IvshmemServer *server);
 
+/* SIGHUP may have changed it. */
+void ivshmem_outbox_new_timeout(IvshmemServer *server);
+
 /* Before @server goes. */
 void ivshmem_outbox_stop(IvshmemServer *server);
 

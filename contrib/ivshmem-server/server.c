@@ -97,17 +97,22 @@ static bool server_open_regions(IvshmemServer *server, GError **errp)
     return true;
 }
 
-static bool server_open_control(IvshmemServer *server, GError **errp)
+static IvshmemControl *server_new_control(IvshmemServer *server, GError **errp)
 {
     g_autofree char *path = ivshmem_control_path(server->config);
     IvshmemListener listener = { .fd = -1 };
-    g_autoptr(GError) error = NULL;
     bool handed =
         ivshmem_handover_listener(server->handover, path, &listener) ||
         ivshmem_systemd_listener(path, &listener);
 
-    server->control = ivshmem_control_new(server, handed ? &listener : NULL,
-                                          &error);
+    return ivshmem_control_new(server, handed ? &listener : NULL, errp);
+}
+
+static bool server_open_control(IvshmemServer *server, GError **errp)
+{
+    g_autoptr(GError) error = NULL;
+
+    server->control = server_new_control(server, &error);
     if (server->control) {
         return true;
     }
@@ -243,6 +248,26 @@ static void server_add_region(IvshmemServer *server,
     server_announce_region(server, region);
 }
 
+/* Those who ask, and successors, look where the configuration says. */
+static void server_move_control(IvshmemServer *server)
+{
+    g_autoptr(GError) error = NULL;
+    IvshmemControl *control;
+
+    if (server->control && ivshmem_control_renew(server->control)) {
+        return;
+    }
+    control = server_new_control(server, &error);
+    if (control) {
+        ivshmem_control_free(server->control);
+        server->control = control;
+    } else {
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "control socket: %s%s",
+                    error->message,
+                    server->control ? "; it stays where it was" : "");
+    }
+}
+
 void ivshmem_server_reconfigure(IvshmemServer *server,
                                 const IvshmemConfig *config)
 {
@@ -270,5 +295,7 @@ void ivshmem_server_reconfigure(IvshmemServer *server,
             server_add_region(server, r);
         }
     }
+    server_move_control(server);
+    ivshmem_outbox_new_timeout(server);
     ivshmem_loop_wake(server->loop);
 }

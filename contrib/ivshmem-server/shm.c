@@ -32,6 +32,12 @@
  */
 #define MEMORY_MARK S_ISVTX
 
+#define MEMORY_LOCK_TRIES 200
+#define MEMORY_LOCK_PAUSE_US 10000
+
+/* Somebody else would have to remove it at each of them. */
+#define MEMORY_OPEN_TRIES 100
+
 struct IvshmemMemory {
     int fd;
     uint64_t size;
@@ -94,14 +100,21 @@ static bool memory_check_found(IvshmemMemory *memory, GError **errp)
     return true;
 }
 
-/* On an open file of its own: the clients share the other one. */
+/*
+ * On an open file of its own: the clients share the other one.  Whoever is
+ * about to remove the object holds the lock for well under a millisecond;
+ * somebody who keeps it only costs us that others wait for us.
+ */
 static void memory_lock(IvshmemMemory *memory)
 {
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", memory->fd);
 
     memory->lock = open(self, O_RDONLY | O_CLOEXEC);
-    if (memory->lock >= 0) {
-        flock(memory->lock, LOCK_SH | LOCK_NB);
+    for (int i = 0; memory->lock >= 0 && i < MEMORY_LOCK_TRIES; i++) {
+        if (flock(memory->lock, LOCK_SH | LOCK_NB) == 0) {
+            return;
+        }
+        g_usleep(MEMORY_LOCK_PAUSE_US);
     }
 }
 
@@ -129,10 +142,59 @@ static bool memory_round_up(IvshmemMemory *memory, GError **errp)
     return true;
 }
 
+static int memory_open_name(const IvshmemMemory *memory, int flags)
+{
+    flags |= O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    return memory->path ? open(memory->path, flags, MEMORY_MODE)
+                        : shm_open(memory->shm_name, flags, MEMORY_MODE);
+}
+
+/* False with errno set; ESTALE: it lost its name before it was locked. */
+static bool memory_try_named(IvshmemMemory *memory)
+{
+    struct stat st;
+
+    memory->fd = memory_open_name(memory, O_CREAT | O_EXCL);
+    memory->found = memory->fd < 0 && errno == EEXIST;
+    if (memory->found) {
+        memory->fd = memory_open_name(memory, 0);
+        if (memory->fd < 0 && errno == ENOENT) {
+            errno = ESTALE;
+        }
+    }
+    if (memory->fd < 0) {
+        return false;
+    }
+    memory_lock(memory);
+    if (fstat(memory->fd, &st) == 0 && st.st_nlink == 0) {
+        ivshmem_fd_close(&memory->lock);
+        ivshmem_fd_close(&memory->fd);
+        errno = ESTALE;
+        return false;
+    }
+    return true;
+}
+
+/* A server that ends removes the object, perhaps while we open it. */
+static bool memory_open_named(IvshmemMemory *memory, GError **errp)
+{
+    for (int i = 0; i < MEMORY_OPEN_TRIES; i++) {
+        if (memory_try_named(memory)) {
+            return true;
+        }
+        if (errno != ESTALE) {
+            break;
+        }
+    }
+    ivshmem_error(errp, "cannot open %s: %s%s", memory->description,
+                  g_strerror(errno),
+                  errno == ELOOP ? "; it is a symbolic link" : "");
+    return false;
+}
+
 /* An object with a name is open: is it new, or fit for use? */
 static bool memory_adopt(IvshmemMemory *memory, GError **errp)
 {
-    memory_lock(memory);
     if (memory->found) {
         return memory_check_found(memory, errp);
     }
@@ -143,43 +205,19 @@ static bool memory_adopt(IvshmemMemory *memory, GError **errp)
 static bool memory_open_shm(IvshmemMemory *memory, const char *name,
                             GError **errp)
 {
-    g_autofree char *path = g_strconcat("/", name, NULL);
-
+    memory->shm_name = g_strconcat("/", name, NULL);
     memory->description = g_strdup_printf("POSIX shared memory object %s",
-                                          path);
-    memory->fd = shm_open(path, O_RDWR | O_CREAT | O_EXCL, MEMORY_MODE);
-    if (memory->fd < 0 && errno == EEXIST) {
-        memory->found = true;
-        memory->fd = shm_open(path, O_RDWR, 0);
-    }
-    if (memory->fd < 0) {
-        ivshmem_error(errp, "cannot open %s: %s%s", memory->description,
-                      g_strerror(errno),
-                      errno == ELOOP ? "; it is a symbolic link" : "");
-        return false;
-    }
-    memory->shm_name = g_steal_pointer(&path);
-    return memory_adopt(memory, errp);
+                                          memory->shm_name);
+    return memory_open_named(memory, errp) && memory_adopt(memory, errp);
 }
 
 static bool memory_open_file(IvshmemMemory *memory, const char *path,
                              GError **errp)
 {
     memory->description = g_strdup_printf("file %s", path);
-    memory->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-                      MEMORY_MODE);
-    if (memory->fd < 0 && errno == EEXIST) {
-        memory->found = true;
-        memory->fd = open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    }
-    if (memory->fd < 0) {
-        ivshmem_error(errp, "cannot open %s: %s%s", memory->description,
-                      g_strerror(errno),
-                      errno == ELOOP ? "; it is a symbolic link" : "");
-        return false;
-    }
     memory->path = g_strdup(path);
-    return memory_round_up(memory, errp) && memory_adopt(memory, errp);
+    return memory_open_named(memory, errp) && memory_round_up(memory, errp) &&
+        memory_adopt(memory, errp);
 }
 
 /*
@@ -238,14 +276,18 @@ static bool memory_open_memfd(IvshmemMemory *memory,
 /* Shared memory keeps the policy of its pages when it is unmapped again. */
 static bool memory_bind(const IvshmemMemory *memory, int node, GError **errp)
 {
-    unsigned long mask = 1UL << node;
+    const int bits = 8 * (int)sizeof(unsigned long);
+    unsigned long mask[IVSHMEM_NUMA_NODES / (8 * sizeof(unsigned long))] = {
+        0,
+    };
     void *map = mmap(NULL, memory->size, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
     long ret = -1;
 
     if (map != MAP_FAILED) {
-        ret = syscall(SYS_mbind, map, memory->size, MPOL_BIND, &mask,
-                      8 * sizeof(mask) + 1, 0);
+        mask[node / bits] = 1UL << node % bits;
+        ret = syscall(SYS_mbind, map, memory->size, MPOL_BIND, mask,
+                      IVSHMEM_NUMA_NODES + 1, 0);
     }
     if (ret < 0) {
         ivshmem_error(errp, "cannot bind %s to NUMA node %d: %s",

@@ -192,11 +192,25 @@ static void metrics_head(GString *text, const char *name, const char *type,
                            name, help, name, type);
 }
 
+/* Of the text format for Prometheus: UTF-8, but for these three. */
+static char *metrics_escape(const char *name)
+{
+    GString *text = g_string_new(NULL);
+
+    for (const char *c = name; *c; c++) {
+        if (*c == '\\' || *c == '"' || *c == '\n') {
+            g_string_append_c(text, '\\');
+        }
+        g_string_append_c(text, *c == '\n' ? 'n' : *c);
+    }
+    return g_string_free(text, FALSE);
+}
+
 /* Label values: a name from a configuration file may have anything in it. */
 static void metrics_region(GString *text, const char *name,
                            const IvshmemRegion *region, uint64_t value)
 {
-    g_autofree char *label = g_strescape(region->config->name, NULL);
+    g_autofree char *label = metrics_escape(region->config->name);
 
     g_string_append_printf(text, "ivshmem_%s{region=\"%s\"} %" G_GUINT64_FORMAT
                            "\n", name, label, value);

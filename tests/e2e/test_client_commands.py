@@ -233,6 +233,13 @@ class Memory(ClientTest):
         self.assertEqual(Client.run(self.group.socket, "peek 0 1M").answers[0]["hex"],
                          "00" * MIB)
 
+    def test_bases(self):
+        for command, offset in (("peek 010 1", 10), ("peek 0x10 1", 16), ("peek 08 1", 8),
+                                ("peek 1K 1", 1024)):
+            with self.subTest(command):
+                text = self.text(self.group.socket, command)
+                self.assertEqual(text.split()[0], "%08x" % offset)
+
     def test_ends_that_fit(self):
         self.ok(Client.run(self.group.socket, "peek 1M 0", "fill 1M 0 1", "fill 1048575 1 1",
                            'poke 1M ""'))

@@ -380,8 +380,8 @@ class Limits(FaultTest):
         self.ends(process, NO_SERVER, "out of file descriptors; raise the limit with ulimit -n")
         self.assertFalse(listener.visitor())
 
-    def test_busy_server(self):
-        """A full backlog is waited for, up to the time limit."""
+    def busy(self):
+        """A socket that can take in nobody at the moment, its path, and who waits there."""
         path = os.path.join(self.dir, "busy")
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.addCleanup(listener.close)
@@ -395,14 +395,12 @@ class Limits(FaultTest):
             try:
                 sock.connect(path)
             except BlockingIOError:
-                break
+                return listener, path, crowd
             crowd.append(sock)
-        else:
-            self.skipTest("this kernel's backlog does not fill up")
-        result = Client.run(path, "id", options=["--timeout", "100ms"])
-        self.assertEqual(result.status, NO_SERVER)
-        self.assertIn("too many clients wait to be accepted", result.err)
-        client = self.start(Client(path))
+        raise unittest.SkipTest("this kernel's backlog does not fill up")
+
+    def comes_in(self, client, listener, crowd):
+        """It does, when there is room."""
         while True:
             sock = listener.accept()[0]
             if not crowd:
@@ -413,6 +411,28 @@ class Limits(FaultTest):
         self.addCleanup(script.close)
         script.handshake()
         self.assertEqual(client.command("id")["id"], 3)
+
+    def test_busy_server(self):
+        """A full backlog is waited for, up to the time limit."""
+        listener, path, crowd = self.busy()
+        result = Client.run(path, "id", options=["--timeout", "100ms"])
+        self.assertEqual(result.status, NO_SERVER)
+        self.assertIn("too many clients wait to be accepted", result.err)
+        self.comes_in(self.start(Client(path)), listener, crowd)
+
+    def test_busy_server_is_waited_for_forever(self):
+        listener, path, crowd = self.busy()
+        client = self.start(Client(path, "--timeout=forever"))
+        limit = support.Deadline()
+        while self.pauses(client) < 20:         # it has tried again and again
+            self.assertIsNone(client.status, client.err.text)
+            self.assertFalse(limit.expired())
+        self.comes_in(client, listener, crowd)
+
+    def pauses(self, process):
+        with open("/proc/%d/status" % process.pid, encoding="ascii") as status:
+            return next((int(line.split()[1]) for line in status
+                         if line.startswith("voluntary_ctxt_switches")), 0)
 
 
 class Terminal(FaultTest):

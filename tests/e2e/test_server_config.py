@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ivshmem-server's configuration file: regions, clients with sockets of their own, rights."""
 import os
-import signal
-import stat
 import unittest
 
 import support
@@ -14,12 +12,12 @@ class ConfigTest(ServerTest):
     def write(self, text):
         """The file with DIR replaced; returns its path."""
         path = self.path("server.conf")
-        with open(path, "w", encoding="ascii") as out:
+        with open(path, "w", encoding="utf-8") as out:
             out.write(text.replace("DIR", self.dir))
         return path
 
-    def config_server(self, text, **kwargs):
-        return self.start(ConfigServer("--config", self.write(text), **kwargs))
+    def config_server(self, text, *options, **kwargs):
+        return self.start(ConfigServer("--config", self.write(text), *options, **kwargs))
 
     def connect(self, name, *options, vectors=1, **kwargs):
         return self.start(Load(self.path(name), *options, vectors=vectors, **kwargs))
@@ -281,7 +279,9 @@ class Mistakes(ConfigTest):
 
     def test_a_right_file(self):
         for text in (CAMERA, TWO_REGIONS.replace("NAME", "x"),
-                     "[server]\nqueue-limit=7\nstall-timeout=3\n" + CAMERA):
+                     "[server]\nqueue-limit=7\nstall-timeout=3\n" + CAMERA,
+                     "[region  a]\nsocket=DIR/a\n[client  a/x]\nsocket=DIR/x\n",
+                     "[region a]\nsocket=DIR/a\nnuma-node=63\n"):
             status, out, err = self.check(text)
             self.assertEqual((status, err), (0, ""))
             self.assertIn("right", out)
@@ -305,6 +305,7 @@ persistent=yes
 [region c]
 memory=shm:x
 prealloc=perhaps
+numa-node=64
 [client c/one]
 socket=DIR/same
 id=70000
@@ -325,6 +326,7 @@ id=3
                       "[region a] socket: 'relative'", "[region a] colour: there is no such key",
                       "[region b] socket-mode: 'rwx'", "no user 'no-such-user'",
                       "[region b]: persistent=yes needs", "[region c] prealloc: 'perhaps'",
+                      "[region c] numa-node: '64'",
                       "same belongs to [region b] already", "[client c/one] id: '70000'",
                       "[client c/one] access: 'execute'", "[client c/one] second: 'maybe'",
                       "[client c/two]: access=read-only needs",
@@ -350,74 +352,3 @@ id=3
         for options in (["-S", "/tmp/x"], ["-n", "3"], ["-l", "1M"], ["-M", "x"], ["-m", "/tmp"]):
             error = self.fails("-F", "--config", self.write(CAMERA), *options)
             self.assertIn(options[0] + " and --config exclude each other", error)
-
-
-class Reload(ConfigTest):
-    def reload(self, server, text):
-        self.write(text)
-        server.signal(signal.SIGHUP)
-        server.err.wait_for("SIGHUP: read ")
-
-    def test_new_and_removed(self):
-        server = self.config_server("[region a]\nsocket=DIR/a\n"
-                                    "[client a/x]\nsocket=DIR/x\nid=3\n"
-                                    "[region b]\nsocket=DIR/b\n")
-        a, b, x = self.connect("a", "--keep"), self.connect("b"), self.connect("x", "--keep")
-        for group in (a, b, x):
-            group("join 1")
-        a("settle 1")
-        b("settle 0")
-        self.reload(server, "[region a]\nsocket=DIR/a\n[client a/y]\nsocket=DIR/y\nid=5\n"
-                            "[region c]\nsocket=DIR/c\n")
-        # Sessions stay, also those of sockets and regions that are gone.
-        for name in ("b", "x"):
-            self.assertFalse(os.path.exists(self.path(name)))
-        y, c = self.connect("y"), self.connect("c")
-        y("join 1")
-        c("join 1")
-        a("settle 2")
-        x("settle 2")
-        y("settle 2")
-        c("settle 0")
-        b("settle 0")
-        self.assertEqual((x("ids"), y("ids")), ({"ids": "3"}, {"ids": "5"}))
-        b.stop()
-        server.err.wait_for("region b: removed")
-
-    def test_changed_socket(self):
-        server = self.config_server("[region a]\nsocket=DIR/a\nsocket-mode=0600\n")
-        a = self.connect("a")
-        a("join 1")
-        a("settle 0")
-        self.reload(server, "[region a]\nsocket=DIR/a\nsocket-mode=0666\n")
-        self.assertEqual(stat.S_IMODE(os.stat(self.path("a")).st_mode), 0o666)
-        again = self.connect("a")
-        again("join 1")
-        again("settle 1")
-
-    def test_mistakes_change_nothing(self):
-        server = self.config_server("[region a]\nsocket=DIR/a\n")
-        a = self.connect("a")
-        a("join 1")
-        self.write("[region a]\nsocket=DIR/b\nsize=5M\n")
-        server.signal(signal.SIGHUP)
-        server.err.wait_for("nothing changed, since the configuration is wrong")
-        a("join 1")
-        a("settle 1")
-
-    def test_memory_cannot_change(self):
-        server = self.config_server("[region a]\nsocket=DIR/a\nsize=1M\n")
-        self.reload(server, "[region a]\nsocket=DIR/a\nsize=2M\n")
-        self.assertIn("its memory cannot change", server.err.text)
-        a = self.connect("a")
-        a("join 1")
-        a("settle 0")
-        self.assertEqual(a("memory 0")["size"], str(1 << 20))
-
-    def test_without_a_file(self):
-        server = self.server()
-        server.signal(signal.SIGHUP)
-        server.err.wait_for("no configuration file")
-        group = self.load(server)
-        group("join 1")
-        group("settle 0")

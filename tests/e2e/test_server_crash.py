@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ivshmem-server killed at any moment: memory and ids are found again."""
+import fcntl
 import os
 import random
 import signal
 import time
 import unittest
 
+import spec_peer
 import support
 from server_load import ConfigServer, Load
 from test_server_faults import ServerTest
@@ -17,11 +19,16 @@ KILLS = int(os.environ.get("IVSHMEM_TEST_KILLS", "300"))
 class CrashTest(ServerTest):
     TEXT = "[region r]\nsize=1M\nsocket=DIR/r\n[client r/x]\nsocket=DIR/x\nid=1\n"
 
-    def start_server(self):
-        config = self.path("server.conf")
-        with open(config, "w", encoding="ascii") as out:
+    OPTIONS = ()
+
+    def config(self):
+        path = self.path("server.conf")
+        with open(path, "w", encoding="ascii") as out:
             out.write(self.TEXT.replace("DIR", self.dir))
-        return self.start(ConfigServer("--config", config))
+        return path
+
+    def start_server(self):
+        return self.start(ConfigServer("--config", self.config(), *self.OPTIONS))
 
     def kill(self, server):
         server.signal(signal.SIGKILL)
@@ -179,6 +186,122 @@ class Crash(CrashTest):
         clients[0]("rejoin 0 0")
         clients[0]("settle 0")
         self.assertEqual(clients[0]("memory 0")["size"], str(2 << 20))
+
+
+class FixedAndCommon(CrashTest):
+    def test_one_process_with_both(self):
+        """Who asks for a fixed id does not use up what is remembered of the other connection."""
+        for _ in range(2):
+            server = self.start_server()
+            burnt = self.client()               # not 0: that is also a newcomer's id
+            common = spec_peer.Client.connect(self.path("r"))
+            fixed = spec_peer.Client.connect(self.path("x"))
+            for peer in (common, fixed):
+                self.addCleanup(peer.close)
+                peer.ready()
+            self.assertEqual((common.id, fixed.id), (2, 1))
+            burnt.stop()
+            common.until(lambda peer: 0 not in peer.peers)
+            self.kill(server)
+            server = self.start_server()
+            for name, number in (("x", 1), ("r", 2)):
+                peer = spec_peer.Client.connect(self.path(name))
+                self.addCleanup(peer.close)
+                peer.ready()
+                self.assertEqual(peer.id, number)
+            server.stop()
+
+
+class FailedStart(CrashTest):
+    """What a crashed server left is for the next start that succeeds."""
+
+    def fails_to_start(self):
+        error = self.fails("-F", "--config", self.config(), "-p", self.path("none/pid"))
+        self.assertIn("none/pid", error)
+
+    def comes_back(self):
+        server = self.start_server()
+        clients = self.group(2)
+        inode = self.inode(clients[0])
+        self.kill(server)
+        self.fails_to_start()
+        self.assertTrue(os.path.exists(self.path("r.state")))
+        server = self.start_server()
+        for client in reversed(clients):
+            client("rejoin 0 0")
+        for client, number in zip(clients, "02"):
+            client("settle 1")
+            self.assertEqual((client("ids")["ids"], self.inode(client)), (number, inode))
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(os.listdir(self.dir), ["server.conf"])
+
+    # R-SRV-21, R-SRV-25
+    def test_sealed_memory(self):
+        self.comes_back()
+
+    # R-SRV-21, R-SRV-25
+    def test_memory_with_a_name(self):
+        self.TEXT = self.TEXT.replace("[client", "memory=shm:%s\n[client"
+                                      % os.path.basename(self.dir))
+        self.comes_back()
+        self.assertFalse(os.path.exists("/dev/shm/" + os.path.basename(self.dir)))
+
+    def test_what_it_made_itself_goes(self):
+        name = os.path.basename(self.dir)
+        self.TEXT = self.TEXT.replace("[client", "memory=shm:%s\n[client" % name)
+        self.fails_to_start()
+        self.assertFalse(os.path.exists("/dev/shm/" + name))
+        self.assertEqual(os.listdir(self.dir), ["server.conf"])
+
+
+class AnotherUser(CrashTest):
+    OPTIONS = ("--user=nobody",)
+
+    # R-SRV-25
+    def test_whom_the_server_becomes(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to give its privileges up")
+        os.chown(self.dir, 65534, 65534)
+        server = self.start_server()
+        clients = self.group(2)
+        inode = self.inode(clients[0])
+        self.assertEqual(os.stat(self.path("r.state")).st_uid, 65534)
+        self.kill(server)
+        server = self.start_server()
+        server.err.wait_for("2 clients of a server that crashed may come back")
+        for client in reversed(clients):
+            client("rejoin 0 0")
+        for client, number in zip(clients, "02"):
+            client("settle 1")
+            self.assertEqual((client("ids")["ids"], self.inode(client)), (number, inode))
+
+
+class NamedMemory(CrashTest):
+    def test_removed_while_the_next_server_opens_it(self):
+        """A server that ends locks the object, and removes it: the next one needs a new one."""
+        path = "/dev/shm/" + os.path.basename(self.dir)
+        self.TEXT = "[region r]\nsize=1M\nsocket=DIR/r\nmemory=shm:%s\n" % os.path.basename(path)
+        with open(path, "xb") as former:
+            self.addCleanup(lambda: os.path.exists(path) and os.unlink(path))
+            former.truncate(1 << 20)
+            fcntl.flock(former, fcntl.LOCK_EX)
+            process = self.start(support.Process(
+                [support.program("server"), "-F", "--config", self.config()]))
+            limit = support.Deadline()
+            while not self.has_open(process, path):
+                self.assertFalse(limit.expired(), process.err.text)
+            os.unlink(path)
+        process.err.wait_for("region r: 1M in POSIX")
+        client = self.client()
+        client("settle 0")
+        self.assertEqual(int(self.inode(client)), os.stat(path).st_ino)
+
+    def has_open(self, process, path):
+        folder = "/proc/%d/fd" % process.pid
+        try:
+            return path in [os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)]
+        except FileNotFoundError:       # closed meanwhile
+            return False
 
 
 class NamelessFile(CrashTest):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 
@@ -106,6 +107,27 @@ class Status(ServerTest):
         self.assertEqual(types["ivshmem_clients"], "gauge")
         self.assertEqual(types["ivshmem_frames_total"], "counter")
 
+    # A newline cannot be in the name of a section.
+    def test_strange_names_of_regions(self):
+        config = self.path("server.conf")
+        with open(config, "w", encoding="utf-8") as out:
+            out.write('[region b\u00fcro "a\\b"]\nsocket=%s\n' % self.path("s"))
+        self.start(ConfigServer("--config", config))
+        process = self.start(support.Process([support.program("server"), "--config", config,
+                                              "--metrics"]))
+        self.assertEqual(process.wait(), 0, process.err.text)
+        self.assertIn('ivshmem_clients{region="b\u00fcro \\"a\\\\b\\""} 0\n', process.out.text)
+
+    def test_strange_name_of_a_program(self):
+        server = self.server()
+        path = self.path("x\n\x1b[2Jpwn")
+        shutil.copy(support.program("client"), path)
+        client = self.start(support.Client(server.socket, exe=path))
+        client.command("id")
+        self.assertRegex(self.ask(server, "--status"), r"(?m)^ +0 .* x\?\?\[2Jpwn$")
+        self.assertEqual(json.loads(self.ask(server, "--json"))["regions"][0]["clients"][0]
+                         ["executable"], "x??[2Jpwn")
+
     def test_watch(self):
         server = self.server()
         watch = self.start(support.Process([support.program("server"), "-S", server.socket,
@@ -140,6 +162,22 @@ class Status(ServerTest):
         group("settle 600")
         self.assertEqual(len(json.loads(self.talk(server, b"status\n"))["regions"][0]["clients"]),
                          601)
+
+    def test_the_longest_silent_one_has_to_go(self):
+        server = self.server()
+        silent = []
+        for _ in range(20):
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.addCleanup(sock.close)
+            sock.settimeout(20 * support.SCALE)
+            sock.connect(server.socket + ".ctl")
+            silent.append(sock)
+        for sock in silent[:4]:                     # there is room for 16
+            self.assertEqual(sock.recv(1), b"")
+        for sock in silent[4:]:
+            sock.setblocking(False)
+            with self.assertRaises(BlockingIOError):
+                sock.recv(1)
 
     def test_server_without_one(self):
         """A control socket that cannot be had, where nobody asked for one, keeps nobody out."""

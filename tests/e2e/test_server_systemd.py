@@ -107,7 +107,7 @@ class ManagedTest(ServerTest):
         self.manager = Manager(self.path("notify"))
         self.addCleanup(self.manager.close)
 
-    def launch(self, *options, fds=(), watchdog=None):
+    def launch(self, *options, fds=(), watchdog=None, ready=True):
         """fds: (name, descriptor) pairs, passed as the manager passes them."""
         config = self.path("server.conf")
         with open(config, "w", encoding="ascii") as out:
@@ -121,7 +121,8 @@ class ManagedTest(ServerTest):
             [sys.executable, "-c", LAUNCHER, len(fds)] + numbers +
             [support.program("server"), "-F", "--config", config] + list(options),
             name="ivshmem-server", pass_fds=tuple(numbers), env=env))
-        self.manager.wait_for("READY=1")
+        if ready:
+            self.manager.wait_for("READY=1")
         return server
 
     def client(self, name, *options):
@@ -220,6 +221,25 @@ class Store(ManagedTest):
         self.assertEqual(client("tamper 0")["shrink"], "no")
         server.signal(signal.SIGTERM)
         server.wait()
+
+
+    def test_memory_survives_a_start_that_fails(self):
+        server = self.launch("--fdstore")
+        client = self.client("r")
+        client("settle 0")
+        inode = client("memory 0")["inode"]
+        client.stop()
+        server.signal(signal.SIGKILL)
+        server.wait()
+        self.manager.flush()
+        kept = sorted(self.manager.store.items())
+        server = self.launch("--fdstore", "-p", self.path("none/pid"), fds=kept, ready=False)
+        self.assertEqual(server.wait(), 1, server.err.text)
+        self.manager.flush()
+        self.launch("--fdstore", fds=sorted(self.manager.store.items()))
+        client = self.client("r")
+        client("settle 0")
+        self.assertEqual(client("memory 0")["inode"], inode)
 
 
 class Units(unittest.TestCase):
