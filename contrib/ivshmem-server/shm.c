@@ -144,8 +144,8 @@ static bool memory_round_up(IvshmemMemory *memory, GError **errp)
 
 static int memory_open_name(const IvshmemMemory *memory, int flags)
 {
-    flags |= O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-    return memory->path ? open(memory->path, flags, MEMORY_MODE)
+    flags |= O_RDWR | O_NOFOLLOW | O_NONBLOCK;
+    return memory->path ? open(memory->path, flags | O_CLOEXEC, MEMORY_MODE)
                         : shm_open(memory->shm_name, flags, MEMORY_MODE);
 }
 

@@ -142,7 +142,7 @@ static bool link_out_of_descriptors(void)
 /* Rings would block or be refused by KVM if @fd were something else. */
 static bool link_vector_ok(IvshmemLink *link, const IvshmemEvent *event)
 {
-    if (ivshmem_io_is_eventfd(event->fd) != 0) {
+    if (ivshmem_io_is_eventfd(event->fd) > 0) {
         return true;
     }
     trace_ivshmem_vector_refused(link->name, event->id, event->vector);

@@ -84,8 +84,8 @@ int ivshmem_io_ring_nowait(int eventfd);
 int ivshmem_io_drain(int eventfd, uint64_t *count);
 
 /*
- * Whether @fd is an eventfd: 1 or 0, or -errno when /proc cannot tell.  A peer
- * chooses what it sends, and KVM wants nothing but eventfds.
+ * Whether @fd is an eventfd: 1 or 0, or -errno when it is no descriptor at all.
+ * A peer chooses what it sends, and KVM wants nothing but eventfds.
  */
 int ivshmem_io_is_eventfd(int fd);
 

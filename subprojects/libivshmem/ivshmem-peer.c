@@ -130,6 +130,45 @@ static int peer_take_memory(IvshmemPeer *peer, int fd)
     return 0;
 }
 
+/* The rings of an eventfd of ours become an event.  0, -EAGAIN: none, or why. */
+static int peer_count_rings(IvshmemPeer *peer, int fd, uint32_t vector)
+{
+    IvshmemPeerEvent event = { .type = IVSHMEM_PEER_RUNG, .vector = vector };
+    int ret = ivshmem_io_drain(fd, &event.count);
+
+    if (ret == 0) {
+        peer_queue(peer, &event);
+    }
+    return ret;
+}
+
+/* Our vectors become the former ones; those before are drained and closed. */
+static void peer_retire_vectors(IvshmemPeer *peer)
+{
+    GArray *oldest = peer->former;
+
+    for (unsigned i = 0; i < oldest->len; i++) {
+        int fd = g_array_index(oldest, int, i);
+
+        peer_unwatch(peer, fd);
+        peer_count_rings(peer, fd, i);
+    }
+    ivshmem_fds_truncate(oldest, 0);
+    for (unsigned i = 0; i < peer->own->len; i++) {
+        struct epoll_event event = {
+            .events = EPOLLIN, .data.u64 = (uint64_t)PEER_FD_FORMER << 32 | i,
+        };
+
+        /* Fails for those taken: they remain their taker's business. */
+        epoll_ctl(peer->epoll, EPOLL_CTL_MOD,
+                  g_array_index(peer->own, int, i), &event);
+    }
+    g_rw_lock_writer_lock(&peer->lock);
+    peer->former = peer->own;
+    peer->own = oldest;
+    g_rw_lock_writer_unlock(&peer->lock);
+}
+
 /* Takes *@fd on success. */
 static int peer_take_own_vector(IvshmemPeer *peer, const IvshmemEvent *event,
                                 int *fd)
@@ -138,6 +177,9 @@ static int peer_take_own_vector(IvshmemPeer *peer, const IvshmemEvent *event,
 
     if (ret < 0) {
         return ret;
+    }
+    if (event->vector == 0 && peer->own->len) {
+        peer_retire_vectors(peer);
     }
     g_rw_lock_writer_lock(&peer->lock);
     g_array_append_val(peer->own, *fd);
@@ -179,8 +221,8 @@ static void peer_forget_stale(IvshmemPeer *peer)
 
 static void peer_check_ready(IvshmemPeer *peer)
 {
-    if (!peer->ready && peer->own->len &&
-        ivshmem_session_has_shm(peer->session)) {
+    if (!peer->ready && ivshmem_session_has_shm(peer->session) &&
+        ivshmem_session_vectors(peer->session, (uint16_t)peer->id)) {
         peer->ready = true;
         peer_forget_stale(peer);
         peer_queue_id(peer, IVSHMEM_PEER_READY, peer->id, 0);
@@ -193,11 +235,8 @@ static int peer_handle(IvshmemPeer *peer, const IvshmemEvent *event, int *fd)
     bool vector = event->type == IVSHMEM_EVENT_PEER_VECTOR ||
                   event->type == IVSHMEM_EVENT_SELF_VECTOR;
 
-    /*
-     * Writing to something else could block or raise SIGPIPE.  Without /proc
-     * the server has to be believed.
-     */
-    if (vector && ivshmem_io_is_eventfd(*fd) == 0) {
+    /* Writing to something else could block or raise SIGPIPE. */
+    if (vector && ivshmem_io_is_eventfd(*fd) <= 0) {
         return IVSHMEM_E_NOT_EVENTFD;
     }
     switch (event->type) {
@@ -249,12 +288,9 @@ static void peer_receive(IvshmemPeer *peer)
 
 static void peer_rung(IvshmemPeer *peer, int fd, uint32_t vector)
 {
-    IvshmemPeerEvent event = { .type = IVSHMEM_PEER_RUNG, .vector = vector };
-    int ret = ivshmem_io_drain(fd, &event.count);
+    int ret = peer_count_rings(peer, fd, vector);
 
-    if (ret == 0) {
-        peer_queue(peer, &event);
-    } else if (ret != -EAGAIN) {
+    if (ret < 0 && ret != -EAGAIN) {
         /* Not an eventfd after all: it would be readable for ever. */
         peer_unwatch(peer, fd);
         if (peer->sock >= 0) {
@@ -463,35 +499,6 @@ int ivshmem_peer_attach(int sock, IvshmemPeer **peer)
     return peer_new(sock, peer);
 }
 
-/* Our vectors become the former ones; those before are drained and closed. */
-static void peer_retire_vectors(IvshmemPeer *peer)
-{
-    GArray *oldest = peer->former;
-
-    for (unsigned i = 0; i < oldest->len; i++) {
-        int fd = g_array_index(oldest, int, i);
-
-        peer_unwatch(peer, fd);
-        if (ivshmem_io_set_nonblock(fd) == 0) {
-            peer_rung(peer, fd, i);
-        }
-    }
-    ivshmem_fds_truncate(oldest, 0);
-    for (unsigned i = 0; i < peer->own->len; i++) {
-        struct epoll_event event = {
-            .events = EPOLLIN, .data.u64 = (uint64_t)PEER_FD_FORMER << 32 | i,
-        };
-
-        /* Fails for those taken: they remain their taker's business. */
-        epoll_ctl(peer->epoll, EPOLL_CTL_MOD,
-                  g_array_index(peer->own, int, i), &event);
-    }
-    g_rw_lock_writer_lock(&peer->lock);
-    peer->former = peer->own;
-    peer->own = oldest;
-    g_rw_lock_writer_unlock(&peer->lock);
-}
-
 int ivshmem_peer_reconnect(IvshmemPeer *peer)
 {
     IVSHMEM_FD_AUTO int sock = -1;
@@ -509,9 +516,6 @@ int ivshmem_peer_reconnect(IvshmemPeer *peer)
         return ret;
     }
     ivshmem_fd_steal(&sock);
-    if (peer->own->len) {
-        peer_retire_vectors(peer);
-    }
     ivshmem_roster_age(peer->others);
     peer_show_queue(peer);
     return 0;

@@ -68,8 +68,8 @@ int ivshmem_peer_attach(int sock, IvshmemPeer **peer);
  * The new connection must bring the same memory, or it is closed with
  * IVSHMEM_E_SHM_CHANGED.  At READY the id may have changed; peers that were not
  * announced again have LEFT, those that stayed have no event.  Our former
- * vectors are listened to until the next reconnection, so that no ring of a
- * peer that is slower to reconnect is lost.
+ * vectors are listened to until a READY after it, so that no ring of a peer
+ * that is slower to reconnect is lost.
  *
  * Does not wait and does not repeat: pauses between attempts are the caller's.
  * -EISCONN while connected, -EDESTADDRREQ after ivshmem_peer_attach().
@@ -163,7 +163,7 @@ int ivshmem_peer_next_id(const IvshmemPeer *peer, int after);
 /*
  * Take our own @vector out of ivshmem_peer_fd() and RUNG, to put its eventfd
  * into an event loop of one's own.  Returns the eventfd, or IVSHMEM_E_NO_PEER.
- * Borrowed: valid until ivshmem_peer_reconnect(), after which a VECTOR event
+ * Borrowed: valid until, after ivshmem_peer_reconnect(), a VECTOR event
  * announces its successor.
  */
 IVSHMEM_WARN_UNUSED

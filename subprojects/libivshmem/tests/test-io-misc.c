@@ -5,10 +5,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -16,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -259,11 +263,68 @@ static void test_set_nonblock(void)
     g_assert_cmpint(ivshmem_io_set_nonblock(fd), ==, -EBADF);
 }
 
+/* Consumes @fd. */
 static void assert_is_eventfd(int fd, int want)
 {
     g_assert_cmpint(fd, >=, 0);
     g_assert_cmpint(ivshmem_io_is_eventfd(fd), ==, want);
     ivshmem_fd_close(&fd);
+}
+
+static int eventfd_with(uint64_t count)
+{
+    int fd = eventfd(0, EFD_NONBLOCK);
+
+    g_assert_cmpint(write(fd, &count, sizeof(count)), ==, sizeof(count));
+    return fd;
+}
+
+/* To look must not be to ring: KVM would interrupt a guest. */
+static void check_that_nobody_wakes_up(void)
+{
+    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET };
+    int epoll = epoll_create1(EPOLL_CLOEXEC), fd = ivshmem_io_eventfd();
+
+    g_assert_cmpint(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event), ==, 0);
+    g_assert_cmpint(epoll_wait(epoll, &event, 1, 0), ==, 1);
+    g_assert_cmpint(ivshmem_io_is_eventfd(fd), ==, 1);
+    g_assert_cmpint(epoll_wait(epoll, &event, 1, 0), ==, 0);
+    ivshmem_fd_close(&fd);
+    ivshmem_fd_close(&epoll);
+}
+
+static void check_what_is_an_eventfd(const char *file)
+{
+    int pipes[2], rung = eventfd_with(5);
+    uint64_t count;
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    assert_is_eventfd(ivshmem_io_eventfd(), 1);
+    assert_is_eventfd(eventfd(3, EFD_SEMAPHORE), 1);
+    assert_is_eventfd(eventfd_with(IVSHMEM_IO_FULL), 1);
+    g_assert_cmpint(ivshmem_io_is_eventfd(rung), ==, 1);
+    g_assert_cmpint(ivshmem_io_drain(rung, &count), ==, 0);
+    g_assert_cmpuint(count, ==, 5);
+    g_assert_cmpint(ivshmem_io_is_eventfd(rung), ==, 1);
+    g_assert_cmpint(ivshmem_io_drain(rung, &count), ==, -EAGAIN);
+    ivshmem_fd_close(&rung);
+    check_that_nobody_wakes_up();
+
+    assert_is_eventfd(open(file, O_RDWR), 0);
+    assert_is_eventfd(open("/", O_RDONLY | O_DIRECTORY), 0);
+    assert_is_eventfd(memfd_create("anon_inode:[eventfd]", 0), 0);
+    assert_is_eventfd(socket(AF_UNIX, SOCK_STREAM, 0), 0);
+    assert_is_eventfd(epoll_create1(0), 0);
+    assert_is_eventfd(timerfd_create(CLOCK_MONOTONIC, 0), 0);
+    assert_is_eventfd(signalfd(-1, &signals, 0), 0);
+    assert_is_eventfd(inotify_init1(IN_NONBLOCK), 0);
+    g_assert_cmpint(pipe(pipes), ==, 0);
+    assert_is_eventfd(pipes[0], 0);
+    assert_is_eventfd(pipes[1], 0);
+
+    g_assert_cmpint(ivshmem_io_is_eventfd(-1), ==, -EBADF);
+    g_assert_cmpint(ivshmem_io_is_eventfd(INT_MAX), ==, -EBADF);
 }
 
 static void test_is_eventfd(void)
@@ -272,29 +333,50 @@ static void test_is_eventfd(void)
     /* A file that is called as the kernel calls eventfds. */
     g_autofree char *path = g_build_filename(dir, "anon_inode:[eventfd]",
                                              NULL);
-    int pipes[2];
-    sigset_t signals;
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
 
-    sigemptyset(&signals);
-    assert_is_eventfd(ivshmem_io_eventfd(), 1);
-    assert_is_eventfd(eventfd(3, EFD_SEMAPHORE), 1);
-
-    assert_is_eventfd(open(path, O_CREAT | O_RDWR, 0600), 0);
+    g_assert_cmpint(fd, >=, 0);
+    ivshmem_fd_close(&fd);
+    check_what_is_an_eventfd(path);
+    check_what_is_an_eventfd("/dev/null");
     g_assert_cmpint(g_unlink(path), ==, 0);
     g_assert_cmpint(g_rmdir(dir), ==, 0);
-    assert_is_eventfd(open("/dev/null", O_RDWR), 0);
-    assert_is_eventfd(open("/", O_RDONLY | O_DIRECTORY), 0);
-    assert_is_eventfd(memfd_create("anon_inode:[eventfd]", 0), 0);
-    assert_is_eventfd(socket(AF_UNIX, SOCK_STREAM, 0), 0);
-    assert_is_eventfd(epoll_create1(0), 0);
-    assert_is_eventfd(timerfd_create(CLOCK_MONOTONIC, 0), 0);
-    assert_is_eventfd(signalfd(-1, &signals, 0), 0);
-    g_assert_cmpint(pipe(pipes), ==, 0);
-    assert_is_eventfd(pipes[0], 0);
-    assert_is_eventfd(pipes[1], 0);
+}
 
-    g_assert_cmpint(ivshmem_io_is_eventfd(-1), <, 0);
-    g_assert_cmpint(ivshmem_io_is_eventfd(INT_MAX), <, 0);
+#define NO_CHROOT 77
+
+/* As QEMU sees it with -run-with chroot=. */
+static void test_is_eventfd_without_proc(void)
+{
+    g_autofree char *dir = dir_new();
+    g_autofree char *path = g_build_filename(dir, "file", NULL);
+    /* Groups of fanotify resemble eventfds most. */
+    int group = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK,
+                              O_RDONLY);
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        if ((geteuid() != 0 && unshare(CLONE_NEWUSER) < 0) || chroot(dir) < 0 ||
+            chdir("/") < 0) {
+            _exit(NO_CHROOT);
+        }
+        g_assert_cmpint(access("/proc/self", F_OK), ==, -1);
+        check_what_is_an_eventfd("/file");
+        g_assert_cmpint(group < 0 ? 0 : ivshmem_io_is_eventfd(group), ==, 0);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    ivshmem_fd_close(&group);
+    ivshmem_fd_close(&fd);
+    g_assert_cmpint(g_unlink(path), ==, 0);
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_CHROOT) {
+        g_test_skip("this user may not chroot");
+        return;
+    }
+    g_assert_cmpint(status, ==, 0);
 }
 
 /* Close and steal leave -1 behind, and errno alone. */
@@ -333,6 +415,7 @@ int main(int argc, char **argv)
     fd_leak_add("/io/not-an-eventfd", test_not_an_eventfd);
     fd_leak_add("/io/set-nonblock", test_set_nonblock);
     fd_leak_add("/io/is-eventfd", test_is_eventfd);
+    fd_leak_add("/io/is-eventfd-without-proc", test_is_eventfd_without_proc);
     fd_leak_add("/io/fd-ownership", test_fd_ownership);
     return g_test_run();
 }

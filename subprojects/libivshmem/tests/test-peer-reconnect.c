@@ -139,6 +139,42 @@ static void test_same_again(void)
     server_stop(&server);
 }
 
+/* All that is known can be used until READY, however many attempts it takes. */
+/* R-CLI-15 to R-CLI-17 */
+static void test_usable_until_ready(void)
+{
+    Server server;
+    uint64_t count;
+
+    server_start(&server);
+    for (int i = 0; i < 3; i++) {
+        server_lose(&server);
+        server_return(&server);
+        for (int step = 0; step < 2; step++) {
+            g_assert_cmpint(ivshmem_peer_id(server.peer), ==, 3);
+            g_assert_cmpuint(ivshmem_peer_vectors(server.peer), ==, 2);
+            g_assert_cmpuint(ivshmem_peer_vectors_of(server.peer, 3), ==, 2);
+            g_assert_cmpint(ivshmem_peer_ring(server.peer, 3, 1), ==, 0);
+            script_expect_rung(server.peer, 1, 1);
+            g_assert_cmpint(ivshmem_peer_ring(server.peer, 5, 0), ==, 0);
+            g_assert_cmpint(ivshmem_io_drain(server.five[0], &count), ==, 0);
+            script_expect_none(server.peer);
+            if (step == 0) {
+                script_greet(server.sock, 3, server.shm);
+            }
+        }
+    }
+    script_vectors(server.sock, 3, 1, NULL);
+    script_expect_vector(server.peer, 3, 0);
+    script_expect_peer(server.peer, IVSHMEM_PEER_LEFT, 5);
+    script_expect_peer(server.peer, IVSHMEM_PEER_LEFT, 9);
+    script_expect_peer(server.peer, IVSHMEM_PEER_READY, 3);
+    g_assert_cmpuint(ivshmem_peer_vectors(server.peer), ==, 1);
+    g_assert_cmpint(ivshmem_io_ring(server.own[1]), ==, 0);
+    script_expect_rung(server.peer, 1, 1);
+    server_stop(&server);
+}
+
 /* A peer may also come back with fewer vectors. */
 /* R-CLI-15 */
 static void test_fewer_vectors(void)
@@ -332,6 +368,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     fd_leak_add("/peer/reconnect/without-server", test_without_server);
     fd_leak_add("/peer/reconnect/same-again", test_same_again);
+    fd_leak_add("/peer/reconnect/usable-until-ready", test_usable_until_ready);
     fd_leak_add("/peer/reconnect/fewer-vectors", test_fewer_vectors);
     fd_leak_add("/peer/reconnect/other-memory", test_other_memory);
     fd_leak_add("/peer/reconnect/other-size", test_other_size);
