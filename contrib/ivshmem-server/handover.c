@@ -231,7 +231,7 @@ struct IvshmemHandover {
     int sock;                   /* -1: it came from the service manager */
     GVariant *document;
     GHashTable *fds;            /* number in the document -> descriptor */
-    GPtrArray *stored;          /* names that the service manager has, or NULL */
+    GPtrArray *stored;          /* names the service manager has, or NULL */
 };
 
 static void take_close(gpointer value)
