@@ -214,7 +214,12 @@ static MemoryRegion *ivshmem_memory_view(IvshmemState *s, MemoryRegion *memory)
 {
     MemoryRegion *view = &s->readonly_view;
 
-    if (!memory_region_is_rom(memory)) {
+    /*
+     * DMA takes a reference to the owner of what BAR2 shows, and drops one to
+     * the owner of the RAM behind it: they have to be the same.
+     */
+    if (!memory_region_is_rom(memory) ||
+        memory_region_owner(memory) != OBJECT(s)) {
         return memory;
     }
     memory_region_init_io(view, OBJECT(s), &ivshmem_readonly_ops, s,

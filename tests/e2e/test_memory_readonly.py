@@ -3,12 +3,18 @@
 import os
 import struct
 
+import support
 import tiny
 from server_load import ConfigServer
-from tiny import BAR2, ivec
+from tiny import BAR2, IO, MEM, ivec
 
 PATHS = (tiny.Path("tcg"), tiny.Path("kvm"))
 SIZE = 1 << 20
+
+# Of the guest's PIIX3 IDE controller: a place for its ports, and for its table in RAM
+BUS_MASTER = 0xC000
+PRD = 0x300000
+SECTOR = 512
 
 REGION = """
 [region r]
@@ -28,11 +34,13 @@ class ReadOnlyCase:
     def memory(self, guest):
         return guest.qmp.cmd("query-ivshmem")[0]["memory"]
 
-    def assert_discards(self, guest, offset):
-        """A write of any width is told of, and changes nothing."""
+    def assert_discards(self, guest, offset, told=True):
+        """A write of any width changes nothing, and is told of."""
         before = guest.r32(BAR2, offset)
         for width, write in ((1, guest.w8), (2, guest.w16), (4, guest.w32)):
             write(BAR2, offset, 0x5A)
+            if not told:
+                continue
             guest.err.wait_for("ivshmem_write_discarded .*: read-only memory at 0x%x "
                                "was to get 0x5a, %d bytes" % (offset, width))
             guest.err.wait_for("write to read-only memory at offset 0x%x" % offset)
@@ -107,13 +115,13 @@ class ReadOnlyPlain(ReadOnlyCase):
             file.seek(offset)
             return struct.unpack("<I", file.read(4))[0]
 
-    def plain(self, *options):
+    def plain(self, *options, more=()):
         return self.guest("-object", ",".join(("memory-backend-file,id=m,size=1M,mem-path="
                                                + self.file,) + options),
-                          "-device", "ivshmem-plain,id=shm,memdev=m", *self.watch)
+                          "-device", "ivshmem-plain,id=shm,memdev=m", *self.watch, *more)
 
-    def started(self, *options):
-        guest = self.plain(*options)
+    def started(self, *options, more=()):
+        guest = self.plain(*options, more=more)
         self.assertEqual(guest.scan(), 1)
         guest.use()
         return guest
@@ -125,14 +133,49 @@ class ReadOnlyPlain(ReadOnlyCase):
                 guest = self.started("share=on", "readonly=on", *rom)
                 self.assertTrue(self.memory(guest)["readonly"])
                 self.assertEqual(guest.r32(BAR2, 0), 0x12345678)
-                self.assert_discards(guest, 0)
-                self.assert_discards(guest, SIZE - 4)
+                self.assert_discards(guest, 0, told=False)
+                self.assert_discards(guest, SIZE - 4, told=False)
                 os.chmod(self.file, 0o644)
                 self.store(0x80, 0x55AA55AA)
                 self.assertEqual(guest.r32(BAR2, 0x80), 0x55AA55AA)
                 self.assertIn("read-only", guest.qmp.hmp("info ivshmem"))
                 self.assertEqual(guest.quit(), 0)
                 self.assertEqual(self.load(0), 0x12345678)
+
+    def test_dma_out_of_it(self):
+        """A disk is written from BAR2: devices borrow the memory, and give it back."""
+        os.chmod(self.file, 0o444)
+        disk = os.path.join(self.dir, "disk")
+        with open(disk, "wb") as file:
+            file.truncate(SIZE)
+        guest = self.started("share=on", "readonly=on", more=(
+            "-drive", "if=none,id=disk,format=raw,file=" + disk,
+            "-device", "ide-hd,bus=ide.0,drive=disk"))
+        controller = 0x80000000 | 1 << 11 | 1 << 8
+        for register, value in ((0x20, BUS_MASTER), (4, 5)):
+            guest.w32(IO, 0xCF8, controller | register)
+            guest.w32(IO, 0xCFC, value)
+        guest.w32(MEM, PRD, guest.use()["bar2"])
+        guest.w32(MEM, PRD + 4, 0x80000000 | SECTOR)
+        for sector in range(4):
+            self.ide_write_dma(guest, sector)
+        with open(disk, "rb") as file:
+            self.assertEqual(struct.unpack_from("<I", file.read(4 * SECTOR), 3 * SECTOR)[0],
+                             0x12345678)
+        self.assertEqual(guest.quit(), 0)
+
+    def ide_write_dma(self, guest, sector):
+        """The sector gets what the PRD table at PRD points to."""
+        guest.w32(IO, BUS_MASTER + 4, PRD)
+        guest.w8(IO, BUS_MASTER, 0)
+        guest.w8(IO, BUS_MASTER + 2, 6)
+        for port, value in ((0x1F6, 0xE0), (0x1F2, 1), (0x1F3, sector), (0x1F4, 0), (0x1F5, 0),
+                            (0x1F7, 0xCA)):
+            guest.w8(IO, port, value)
+        guest.w8(IO, BUS_MASTER, 1)
+        limit = support.Deadline()
+        while guest.r8(IO, BUS_MASTER + 2) & 1:
+            self.assertFalse(limit.expired(), "the disk does not come to an end")
 
     def test_private_copy_of_a_read_only_file(self):
         guest = self.started("share=off", "readonly=on", "rom=off")
