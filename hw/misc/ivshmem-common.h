@@ -68,6 +68,10 @@ void ivshmem_cleanup(IvshmemState *s);
 void ivshmem_write_config(PCIDevice *pci, uint32_t addr, uint32_t value,
                           int len);
 
+/* BAR2 is where the loaded state has it, if that can be reached. */
+int ivshmem_pre_load(void *opaque);
+int ivshmem_post_load(void *opaque, int version_id);
+
 void ivshmem_reset_hold(Object *obj, ResetType type);
 
 #endif /* HW_MISC_IVSHMEM_COMMON_H */

@@ -504,6 +504,8 @@ static const VMStateDescription ivshmem_doorbell_vmstate = {
     .name = TYPE_IVSHMEM_DOORBELL,
     .version_id = 0,
     .minimum_version_id = 0,
+    .pre_load = ivshmem_pre_load,
+    .post_load = ivshmem_post_load,
     .pre_save = ivshmem_doorbell_pre_save,
     .fields = (const VMStateField[]) {
         VMSTATE_PCI_DEVICE(parent_obj.parent_obj, IvshmemDoorbellState),

@@ -286,6 +286,24 @@ static bool ivshmem_memory_is_reachable(const IvshmemState *s)
     return bits == 0 || bits >= 64 || address >> bits == 0;
 }
 
+/* PCI maps the BARs in the middle of loading: not before BAR2 may be. */
+int ivshmem_pre_load(void *opaque)
+{
+    PCIDevice *pci = PCI_DEVICE(opaque);
+
+    memory_region_set_enabled(pci->io_regions[IVSHMEM_BAR_SHM].memory, false);
+    return 0;
+}
+
+int ivshmem_post_load(void *opaque, int version_id)
+{
+    PCIDevice *pci = PCI_DEVICE(opaque);
+
+    memory_region_set_enabled(pci->io_regions[IVSHMEM_BAR_SHM].memory,
+                              ivshmem_memory_is_reachable(IVSHMEM_COMMON(pci)));
+    return 0;
+}
+
 void ivshmem_write_config(PCIDevice *pci, uint32_t addr, uint32_t value,
                           int len)
 {
@@ -444,6 +462,8 @@ static const VMStateDescription ivshmem_plain_vmstate = {
     .name = TYPE_IVSHMEM_PLAIN,
     .version_id = 0,
     .minimum_version_id = 0,
+    .pre_load = ivshmem_pre_load,
+    .post_load = ivshmem_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_PCI_DEVICE(parent_obj.parent_obj, IvshmemPlainState),
         VMSTATE_UINT32(parent_obj.intr_status, IvshmemPlainState),

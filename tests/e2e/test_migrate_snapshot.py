@@ -8,7 +8,9 @@ import unittest
 import support
 import tiny
 from migration import Migrating, OURS
-from tiny import BAR0, BAR2, INTR_MASK, ivec
+from tiny import BAR0, BAR2, CONFIG, INTR_MASK, ivec
+
+BAR2_HIGH = 0x1C                # in configuration space
 
 
 @tiny.each_path(OURS)
@@ -57,6 +59,20 @@ class Snapshot(Migrating):
         self.assert_counts(guest, peer, {ivec(0): 1, ivec(1): 0}, self.FENCE)
         guest.mask(1, False)
         guest.wait_count(ivec(1), 1)
+
+    def test_memory_was_elsewhere(self):
+        """BAR2 is where the snapshot has it, whether it can be reached there or not."""
+        guest, _ = self.source()
+        guest.w32(BAR2, 0x40, 0x600df00d)
+        self.hmp(guest, "savevm here")
+        guest.w32(CONFIG, BAR2_HIGH, 0xFFFFFFFF)
+        self.hmp(guest, "savevm nowhere")
+        self.hmp(guest, "loadvm here")
+        self.assertEqual(guest.r32(BAR2, 0x40), 0x600df00d)
+        self.hmp(guest, "loadvm nowhere")
+        self.assertEqual(guest.r32(CONFIG, BAR2_HIGH), 0xFFFFFFFF)
+        guest.w32(CONFIG, BAR2_HIGH, 0)
+        self.assertEqual(guest.r32(BAR2, 0x40), 0x600df00d)
 
     # R-DEV-37
     def test_pending_ones_are_in_it_and_stay(self):
