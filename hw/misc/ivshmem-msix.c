@@ -49,8 +49,7 @@ struct IvshmemMsix {
     PCIDevice *pci;
     unsigned n;
     MsixVector *vector;
-    uint32_t poll_max_ns;
-    IvshmemWatcher *watcher;    /* NULL until needed */
+    IvshmemWatcher *watcher;    /* NULL: KVM delivers */
     QTAILQ_HEAD(, MsixRetired) retired;
     QEMUTimer *linger;
 };
@@ -160,9 +159,6 @@ static bool vector_add_watch(MsixVector *v)
 {
     IvshmemMsix *msix = v->msix;
 
-    if (!msix->watcher) {
-        msix->watcher = ivshmem_watcher_new(msix->poll_max_ns, NULL);
-    }
     if (msix->watcher) {
         v->watch = ivshmem_watch_new(msix->watcher,
                                      event_notifier_get_fd(&v->notifier),
@@ -391,10 +387,13 @@ IvshmemMsix *ivshmem_msix_new(PCIDevice *pci, unsigned vectors, uint8_t bar,
     msix = g_new0(IvshmemMsix, 1);
     msix->pci = pci;
     msix->n = vectors;
-    msix->poll_max_ns = poll_max_ns;
     msix->vector = g_new0(MsixVector, vectors);
     msix->linger = timer_new_ms(QEMU_CLOCK_REALTIME, msix_expire, msix);
     QTAILQ_INIT(&msix->retired);
+    /* Not later: a vCPU would pass its CPU affinity on to the thread. */
+    if (!kvm_msi_via_irqfd_enabled()) {
+        msix->watcher = ivshmem_watcher_new(poll_max_ns);
+    }
     for (unsigned i = 0; i < vectors; i++) {
         msix->vector[i].msix = msix;
         msix->vector[i].virq = -1;

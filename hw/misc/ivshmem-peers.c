@@ -63,7 +63,7 @@ typedef struct PeerVector {
 
 typedef QTAILQ_HEAD(, PeerVector) PeerVectorList;
 
-/* What a vCPU reads: @n grows, @vector[] does not move. */
+/* What a vCPU reads: @n changes, @vector[] does not move. */
 typedef struct PeerSlots {
     struct rcu_head rcu;
     unsigned n;
@@ -467,6 +467,7 @@ IvshmemPeers *ivshmem_peers_new(MemoryRegion *doorbell)
     QTAILQ_INIT(&peers->to_unmap);
     QSLIST_INIT(&peers->rung);
     peers->doorbell = doorbell;
+    ivshmem_ring_start();
     peers->map_rung = qemu_bh_new(peers_map_rung, peers);
     peers->flush = timer_new_ms(QEMU_CLOCK_REALTIME, peers_flush, peers);
     peers->linger = timer_new_ms(QEMU_CLOCK_REALTIME, peers_expire, peers);

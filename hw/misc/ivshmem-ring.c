@@ -15,6 +15,7 @@
 #include "qemu/queue.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
+#include "ivshmem-fd.h"
 #include "ivshmem-io.h"
 #include "ivshmem-ring.h"
 #include "trace.h"
@@ -59,16 +60,23 @@ static bool ring_check(RingSlot *slot)
 {
     unsigned rings = qatomic_read(&slot->rings);
     int eventfd = qatomic_load_acquire(&slot->eventfd);
+    int copy;
 
     if (rings != slot->seen) {
         slot->seen = rings;
         return true;
     }
-    if (eventfd >= 0) {
-        ring_release(eventfd);
-        return true;
+    if (eventfd < 0) {
+        return false;
     }
-    return false;
+    /* Once the ring is over, @eventfd may be closed and be another file. */
+    copy = qemu_dup(eventfd);
+    if (copy >= 0 && qatomic_load_acquire(&slot->eventfd) == eventfd &&
+        qatomic_read(&slot->rings) == rings) {
+        ring_release(copy);
+    }
+    ivshmem_fd_close(&copy);
+    return true;
 }
 
 static bool ring_tick(void)
@@ -89,7 +97,10 @@ static void *ring_thread(void *unused)
     for (;;) {
         qemu_event_reset(&ring_wake);
         qatomic_set_mb(&ring_awake, false);
-        qemu_event_wait(&ring_wake);
+        /* Who rang before that did not wake us. */
+        if (!ring_tick()) {
+            qemu_event_wait(&ring_wake);
+        }
         for (unsigned idle = 0; idle < RING_IDLE_TICKS; idle++) {
             g_usleep(IVSHMEM_RING_TICK_MS * 1000);
             if (ring_tick()) {
@@ -100,18 +111,23 @@ static void *ring_thread(void *unused)
     return NULL;
 }
 
-static RingSlot *ring_slot_new(void)
+void ivshmem_ring_start(void)
 {
-    static gsize started;
-    RingSlot *slot = g_new0(RingSlot, 1);
+    static bool started;
     QemuThread thread;
 
-    if (g_once_init_enter(&started)) {
+    if (!started) {
+        started = true;
         qemu_event_init(&ring_wake, false);
         qemu_thread_create(&thread, "ivshmem-ring", ring_thread, NULL,
                            QEMU_THREAD_DETACHED);
-        g_once_init_leave(&started, 1);
     }
+}
+
+static RingSlot *ring_slot_new(void)
+{
+    RingSlot *slot = g_new0(RingSlot, 1);
+
     slot->eventfd = -1;
     QSLIST_INSERT_HEAD_ATOMIC(&ring_slots, slot, next);
     return slot;

@@ -7,6 +7,12 @@
 #define HW_MISC_IVSHMEM_RING_H
 
 /*
+ * Before the first ring, and not from a vCPU, whose CPU affinity the thread
+ * would have.  Any number of times.
+ */
+void ivshmem_ring_start(void);
+
+/*
  * Add 1 to @eventfd.  From any thread, within an RCU read-side critical section
  * that keeps @eventfd open.  Waits for at most a few IVSHMEM_RING_TICK_MS,
  * whatever other holders of the eventfd do to it.

@@ -13,11 +13,15 @@
  */
 #include "qemu/osdep.h"
 #include "block/aio.h"
-#include "qapi/error.h"
 #include "qemu/event_notifier.h"
 #include "qemu/main-loop.h"
 #include "system/iothread.h"
+#include "ivshmem-fd.h"
+#include "ivshmem-io.h"
 #include "ivshmem-watch.h"
+
+/* What an IOThread takes: epoll, event notifier and a wake-up of GLib's. */
+#define WATCHER_DESCRIPTORS 4
 
 struct IvshmemWatcher {
     IOThread *thread;
@@ -90,15 +94,34 @@ void ivshmem_watch_free(IvshmemWatch *watch)
     aio_bh_schedule_oneshot(context, watch_release, watch);
 }
 
-IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns, Error **errp)
+/* GLib ends the program when it has none for a new thread's context. */
+static bool watcher_has_descriptors(void)
+{
+    int fds[WATCHER_DESCRIPTORS];
+    bool ok = true;
+
+    for (int i = 0; i < WATCHER_DESCRIPTORS; i++) {
+        fds[i] = ivshmem_io_eventfd();
+        ok &= fds[i] >= 0;
+    }
+    for (int i = 0; i < WATCHER_DESCRIPTORS; i++) {
+        ivshmem_fd_close(&fds[i]);
+    }
+    return ok;
+}
+
+IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns)
 {
     g_autofree char *ns = g_strdup_printf("%" PRIu32, poll_max_ns);
-    Object *thread = object_new_with_props(TYPE_IOTHREAD,
-                                           object_get_internal_root(),
-                                           "ivshmem[*]", errp,
-                                           "poll-max-ns", ns, NULL);
+    Object *thread = NULL;
     IvshmemWatcher *watcher;
 
+    if (watcher_has_descriptors()) {
+        thread = object_new_with_props(TYPE_IOTHREAD,
+                                       object_get_internal_root(),
+                                       "ivshmem[*]", NULL,
+                                       "poll-max-ns", ns, NULL);
+    }
     if (!thread) {
         return NULL;
     }

@@ -13,9 +13,9 @@ typedef void IvshmemRung(void *opaque);
 /*
  * A thread that serves watches.  With @poll_max_ns > 0 it looks at their
  * eventfds for up to so many nanoseconds before it sleeps, as long as that
- * pays.  NULL on error.
+ * pays.  NULL if there can be no such thread.
  */
-IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns, Error **errp);
+IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns);
 
 /* All watches must have been removed.  NULL is fine. */
 void ivshmem_watcher_free(IvshmemWatcher *watcher);
