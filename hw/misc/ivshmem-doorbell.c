@@ -54,7 +54,9 @@ struct IvshmemDoorbellState {
     struct stat server_stat;    /* of the descriptor it came with */
     VMChangeStateEntry *vm_state;
     uint16_t announced_id;      /* by the connection at hand */
-    bool resuming;              /* a later connection, its list incomplete */
+    bool has_memory;            /* a later connection, with our memory */
+    bool listed;                /* all peers, by the connection at hand */
+    bool up;                    /* both, or the first connection */
     IvshmemEventLimit event_limit;
 };
 
@@ -64,6 +66,8 @@ static void ivshmem_doorbell_begin(void *opaque)
 {
     IvshmemDoorbellState *d = opaque;
 
+    d->has_memory = false;
+    d->listed = false;
     ivshmem_peers_list_begin(d->peers);
 }
 
@@ -77,13 +81,19 @@ static void ivshmem_doorbell_unlisted(uint16_t id, unsigned vectors,
     }
 }
 
-/* The server is back, and may have given us another id. */
+/*
+ * The server is back when it has brought our memory and listed all peers, in
+ * whichever order, and may have given us another id.
+ */
 static void ivshmem_doorbell_resumed(IvshmemDoorbellState *d)
 {
     IvshmemState *s = &d->parent_obj;
     int previous = s->id == d->announced_id ? -1 : s->id;
 
-    d->resuming = false;
+    if (!d->has_memory || !d->listed) {
+        return;
+    }
+    d->up = true;
     if (previous >= 0) {
         warn_report("%s: the ivshmem server changed this device's peer ID from "
                     "%d to %u", d->name, previous, d->announced_id);
@@ -97,7 +107,8 @@ static void ivshmem_doorbell_listed(void *opaque)
     IvshmemDoorbellState *d = opaque;
 
     ivshmem_peers_list_end(d->peers, ivshmem_doorbell_unlisted, d);
-    if (d->resuming) {
+    d->listed = true;
+    if (!d->up) {
         ivshmem_doorbell_resumed(d);
     }
 }
@@ -146,7 +157,8 @@ static bool ivshmem_doorbell_resume(IvshmemDoorbellState *d,
                           "memory, or unplug and plug the device.\n");
         return false;
     }
-    d->resuming = true;
+    d->has_memory = true;
+    ivshmem_doorbell_resumed(d);
     return true;
 }
 
@@ -175,12 +187,11 @@ static bool ivshmem_doorbell_memory(void *opaque, int fd, Error **errp)
 static void ivshmem_doorbell_ring_self(IvshmemDoorbellState *d,
                                        uint32_t vector, int fd)
 {
-    IvshmemState *s = &d->parent_obj;
     int copy = qemu_dup(fd);
 
-    trace_ivshmem_peer_vector(d->name, s->id, vector, copy);
+    trace_ivshmem_peer_vector(d->name, d->announced_id, vector, copy);
     if (copy >= 0) {
-        ivshmem_peers_set_vector(d->peers, s->id, vector, copy);
+        ivshmem_peers_set_vector(d->peers, d->announced_id, vector, copy);
     }
 }
 
@@ -197,9 +208,10 @@ static void ivshmem_doorbell_peer_vector(void *opaque, uint16_t id,
                                          uint32_t vector, int fd)
 {
     IvshmemDoorbellState *d = opaque;
+    bool was_us = id == d->parent_obj.id && vector == 0;
 
     trace_ivshmem_peer_vector(d->name, id, vector, fd);
-    if (ivshmem_peers_set_vector(d->peers, id, vector, fd)) {
+    if (ivshmem_peers_set_vector(d->peers, id, vector, fd) || was_us) {
         ivshmem_event_peer(DEVICE(d), &d->event_limit, id, true);
     }
 }
@@ -220,7 +232,8 @@ static void ivshmem_doorbell_down(void *opaque)
 {
     IvshmemDoorbellState *d = opaque;
 
-    if (d->parent_obj.memory) {
+    if (d->up) {
+        d->up = false;
         ivshmem_event_disconnected(DEVICE(d));
     }
 }
@@ -289,7 +302,10 @@ static void ivshmem_doorbell_write_config(PCIDevice *pci, uint32_t addr,
 static void ivshmem_doorbell_reset_hold(Object *obj, ResetType type)
 {
     ivshmem_reset_hold(obj, type);
-    ivshmem_msix_reset(IVSHMEM_DOORBELL(obj)->msix);
+    /* Unrealized by hand, it is still reset with the rest. */
+    if (IVSHMEM_DOORBELL(obj)->msix) {
+        ivshmem_msix_reset(IVSHMEM_DOORBELL(obj)->msix);
+    }
 }
 
 static int ivshmem_doorbell_pre_save(void *opaque)
@@ -408,8 +424,12 @@ static bool ivshmem_doorbell_realize_steps(IvshmemDoorbellState *d,
     }
     d->peers = ivshmem_peers_new(kvm_enabled() && d->ioeventfd ? &s->registers
                                                                : NULL);
-    return ivshmem_doorbell_connect(d, errp) &&
-           ivshmem_realize_memory(s, &d->server_memory, errp);
+    if (!ivshmem_doorbell_connect(d, errp) ||
+        !ivshmem_realize_memory(s, &d->server_memory, errp)) {
+        return false;
+    }
+    d->up = ivshmem_link_connected(d->link);
+    return true;
 }
 
 static void ivshmem_doorbell_realize(PCIDevice *pci, Error **errp)
@@ -427,9 +447,7 @@ static void ivshmem_doorbell_realize(PCIDevice *pci, Error **errp)
 
 static bool ivshmem_doorbell_get_connected(Object *obj, Error **errp)
 {
-    IvshmemLink *link = IVSHMEM_DOORBELL(obj)->link;
-
-    return link && ivshmem_link_connected(link);
+    return IVSHMEM_DOORBELL(obj)->up;
 }
 
 typedef struct IvshmemPeerLister {
@@ -491,7 +509,7 @@ static void ivshmem_doorbell_fill_info(IvshmemState *s, IvshmemInfo *info)
     IvshmemDoorbellState *d = IVSHMEM_DOORBELL(s);
 
     info->has_connected = true;
-    info->connected = ivshmem_link_connected(d->link);
+    info->connected = d->up;
     info->has_vectors = true;
     info->vectors = ivshmem_doorbell_list_vectors(d->msix);
     info->has_peers = true;

@@ -15,7 +15,6 @@
 #include "qapi/qapi-commands-ivshmem.h"
 #include "qapi/qapi-events-ivshmem.h"
 #include "qemu/cutils.h"
-#include "qemu/memfd.h"
 #include "qemu/module.h"
 #include "qemu/timer.h"
 #include "monitor/hmp.h"

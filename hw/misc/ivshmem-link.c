@@ -12,6 +12,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
 #include "chardev/char.h"
 #include "chardev/char-socket.h"
 #include "io/task.h"
@@ -26,6 +27,13 @@
 
 /* Nobody tells when a chardev's attempt to connect has come to an end. */
 #define IVSHMEM_LINK_CONNECT_TICK_MS 1
+#define IVSHMEM_LINK_ATTEMPT_TICK_MS 20
+
+/* A reader of the log finds it; a server that flaps does not fill it. */
+#define IVSHMEM_LINK_REPORT_MS 10000
+
+#define IVSHMEM_LINK_CLOSED \
+    "the server closed the connection during the handshake"
 
 struct IvshmemLink {
     CharBackend *chr;
@@ -36,8 +44,11 @@ struct IvshmemLink {
     IvshmemSession *session;    /* NULL: not connected */
     bool has_memory;            /* of this connection */
     bool listed;
+    bool turned_away;           /* in the first handshake */
     Error **errp;               /* of realize, while it waits */
-    char *reported;             /* said once until a connection works again */
+    char *reported;             /* why the connection was lost */
+    int64_t reported_at;        /* ms */
+    bool worked;                /* a connection, since then */
     QEMUBH *closed;
 };
 
@@ -71,7 +82,10 @@ static void link_down(IvshmemLink *link)
     }
 }
 
-/* QEMU aborts if a socket is disconnected that is about to connect. */
+/*
+ * QEMU aborts if a socket is disconnected that is about to connect.  For one
+ * that reconnects, this arms the timer for the next attempt, if none is armed.
+ */
 static void link_disconnect(IvshmemLink *link)
 {
     if (link_socket(link)->state != TCP_CHARDEV_STATE_CONNECTING) {
@@ -79,16 +93,33 @@ static void link_disconnect(IvshmemLink *link)
     }
 }
 
-/* Says once why the connection was lost; consumes @err. */
+static void socket_stop_timer(SocketChardev *socket)
+{
+    if (socket->reconnect_timer) {
+        g_source_destroy(socket->reconnect_timer);
+        g_clear_pointer(&socket->reconnect_timer, g_source_unref);
+    }
+}
+
+/*
+ * Says why the connection was lost; consumes @err.  The same is not said again
+ * before a connection has worked, nor at once, for servers may come and go.
+ */
 static void link_report(IvshmemLink *link, Error *err)
 {
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    bool again = link->worked &&
+                 now - link->reported_at >= IVSHMEM_LINK_REPORT_MS;
+
     trace_ivshmem_link_error(link->name, error_get_pretty(err));
-    if (!g_strcmp0(link->reported, error_get_pretty(err))) {
+    if (!again && !g_strcmp0(link->reported, error_get_pretty(err))) {
         error_free(err);
         return;
     }
     g_free(link->reported);
     link->reported = g_strdup(error_get_pretty(err));
+    link->reported_at = now;
+    link->worked = false;
     warn_reportf_err(err, "%s: connection to the ivshmem server lost, memory "
                      "and known peers stay: ", link->name);
 }
@@ -183,7 +214,7 @@ static void link_memory(IvshmemLink *link, IvshmemEvent *event)
     }
     event->fd = -1;
     link->has_memory = true;
-    g_clear_pointer(&link->reported, g_free);
+    link->worked = true;
 }
 
 static void link_peer_gone(IvshmemLink *link, const IvshmemEvent *event)
@@ -338,9 +369,9 @@ static void link_closed(IvshmemLink *link)
     if (!link->errp) {
         qemu_bh_schedule(link->closed);
     } else if (!link_socket(link)->reconnect_time_ms) {
-        error_setg(link->errp,
-                   "the server closed the connection during the handshake");
+        error_setg(link->errp, IVSHMEM_LINK_CLOSED);
     }
+    link->turned_away = true;
     link_down(link);
 }
 
@@ -371,8 +402,8 @@ static void link_listen(IvshmemLink *link, GMainContext *context,
 /*
  * During the handshake the chardev is served from a main context of its own,
  * so that nothing else of QEMU runs in the middle of realize.  There is one
- * for all devices, for ever: after a failed handshake the chardev's own
- * reconnect timer may still be attached to it.
+ * for all devices, for ever: after a failed handshake an attempt to connect may
+ * be under way that ends in it.
  */
 static GMainContext *link_handshake_context(void)
 {
@@ -432,6 +463,22 @@ static bool link_connecting(const IvshmemLink *link)
     return false;
 }
 
+/*
+ * A timer for the next attempt, if there is one, belongs to the context in
+ * which it was armed.  Tries at once, from the chardev's context of now.
+ */
+static void link_retry(IvshmemLink *link)
+{
+    SocketChardev *socket = link_socket(link);
+
+    if (socket->state == TCP_CHARDEV_STATE_DISCONNECTED &&
+        socket->reconnect_time_ms) {
+        socket_stop_timer(socket);
+        link_disconnect(link);
+        g_source_set_ready_time(socket->reconnect_timer, 0);
+    }
+}
+
 static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
                            bool unlocked, Error **errp)
 {
@@ -444,6 +491,7 @@ static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
                                  unlocked ? link_poll_unlocked : g_poll);
     link->errp = errp;
     link_listen(link, context, true);
+    link_retry(link);
     while (!link->has_memory && !*errp &&
            (left = end - g_get_monotonic_time()) > 0) {
         link_iterate(context, link_connecting(link)
@@ -453,11 +501,10 @@ static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
     link->errp = NULL;
 
     if (!link->has_memory && !*errp) {
-        error_setg(errp, link->session
-                   ? "the server did not complete the handshake within %"
-                     PRIu32 " ms"
-                   : "no server to connect to within %" PRIu32 " ms",
-                   timeout_ms);
+        error_setg(errp, "%s within %" PRIu32 " ms", link->turned_away
+                   ? IVSHMEM_LINK_CLOSED ", each time" : link->session
+                   ? "the server did not complete the handshake"
+                   : "no server to connect to", timeout_ms);
         error_append_hint(errp, "Check that an ivshmem server is at the other "
                           "end, or raise handshake-timeout.\n");
     }
@@ -518,6 +565,40 @@ IvshmemLink *ivshmem_link_new(CharBackend *chr, const char *name,
     return link;
 }
 
+/* Until the attempt to connect has come to an end. */
+static gboolean link_serve_attempt(gpointer opaque)
+{
+    Chardev *chr = opaque;
+    SocketChardev *socket = SOCKET_CHARDEV(chr);
+
+    g_main_context_iteration(link_handshake_context(), FALSE);
+    if (socket->connect_task) {
+        return G_SOURCE_CONTINUE;
+    }
+    if (!chr->be) {
+        if (socket->state == TCP_CHARDEV_STATE_CONNECTED) {
+            CHARDEV_GET_CLASS(chr)->chr_disconnect(chr);
+        }
+        socket_stop_timer(socket);
+    }
+    object_unref(OBJECT(chr));
+    return G_SOURCE_REMOVE;
+}
+
+/* Without a device the chardev must not be a client that never answers. */
+static void link_let_go(IvshmemLink *link)
+{
+    SocketChardev *socket = link_socket(link);
+
+    if (socket->state == TCP_CHARDEV_STATE_CONNECTING) {
+        g_timeout_add(IVSHMEM_LINK_ATTEMPT_TICK_MS, link_serve_attempt,
+                      object_ref(OBJECT(socket)));
+        return;
+    }
+    link_disconnect(link);
+    socket_stop_timer(socket);
+}
+
 void ivshmem_link_free(IvshmemLink *link)
 {
     if (!link) {
@@ -526,7 +607,7 @@ void ivshmem_link_free(IvshmemLink *link)
     qemu_chr_fe_set_handlers(link->chr, NULL, NULL, NULL, NULL, NULL, NULL,
                              true);
     link_end_session(link);
-    link_disconnect(link);
+    link_let_go(link);
     qemu_bh_delete(link->closed);
     g_free(link->reported);
     g_free(link->name);

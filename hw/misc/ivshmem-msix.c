@@ -25,6 +25,12 @@
 #include "ivshmem-watch.h"
 #include "trace.h"
 
+/*
+ * Restarts of the server within IVSHMEM_MSIX_LINGER_MS that lose no ring; one
+ * that dies again and again must not use up all descriptors.
+ */
+#define IVSHMEM_MSIX_RETIRED_MAX 2
+
 typedef struct MsixVector {
     IvshmemMsix *msix;
     EventNotifier notifier;
@@ -34,6 +40,7 @@ typedef struct MsixVector {
     IvshmemWatch *watch;        /* live by our thread */
     int virq;                   /* KVM's route; -1: none */
     MSIMessage message;         /* of that route */
+    unsigned retired;           /* descriptors of former connections */
     uint64_t delivered;
 } MsixVector;
 
@@ -325,6 +332,7 @@ static void retired_rung(EventNotifier *notifier)
 static void retired_free(IvshmemMsix *msix, MsixRetired *old)
 {
     QTAILQ_REMOVE(&msix->retired, old, next);
+    old->vector->retired--;
     event_notifier_set_handler(&old->notifier, NULL);
     event_notifier_cleanup(&old->notifier);
     g_free(old);
@@ -344,6 +352,21 @@ static void msix_expire(void *opaque)
     }
 }
 
+static void vector_limit_retired(MsixVector *v)
+{
+    MsixRetired *old;
+
+    if (++v->retired <= IVSHMEM_MSIX_RETIRED_MAX) {
+        return;
+    }
+    QTAILQ_FOREACH(old, &v->msix->retired, next) {
+        if (old->vector == v) {
+            retired_free(v->msix, old);
+            return;
+        }
+    }
+}
+
 static void vector_retire(MsixVector *v)
 {
     IvshmemMsix *msix = v->msix;
@@ -357,6 +380,7 @@ static void vector_retire(MsixVector *v)
                    IVSHMEM_MSIX_LINGER_MS;
     QTAILQ_INSERT_TAIL(&msix->retired, old, next);
     event_notifier_set_handler(&old->notifier, retired_rung);
+    vector_limit_retired(v);
     if (!timer_pending(msix->linger)) {
         timer_mod(msix->linger, old->expires);
     }
