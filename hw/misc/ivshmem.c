@@ -28,6 +28,10 @@
 #include "trace.h"
 
 #define TYPE_IVSHMEM_PLAIN "ivshmem-plain"
+
+/* The lowest bits of a memory BAR are no part of the address. */
+#define IVSHMEM_BAR_SIZE_MIN 16
+
 OBJECT_DECLARE_SIMPLE_TYPE(IvshmemPlainState, IVSHMEM_PLAIN)
 
 struct IvshmemPlainState {
@@ -140,11 +144,14 @@ static const MemoryRegionOps ivshmem_readonly_ops = {
 
 bool ivshmem_check_size(uint64_t size, const char *what, Error **errp)
 {
-    if (is_power_of_2(size)) {
+    if (is_power_of_2(size) && size >= IVSHMEM_BAR_SIZE_MIN) {
         return true;
     }
     /* In the message, for QMP does not pass hints on. */
-    if (size == 0 || size > INT64_MAX / 2 + 1) {
+    if (size < IVSHMEM_BAR_SIZE_MIN) {
+        error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR "
+                   "has %d at least", what, size, IVSHMEM_BAR_SIZE_MIN);
+    } else if (size > INT64_MAX / 2 + 1) {
         error_setg(errp, "%s has a size of %" PRIu64 " bytes, and a PCI BAR "
                    "needs a power of two", what, size);
     } else {
@@ -169,6 +176,7 @@ bool ivshmem_memory_is_sealed(int fd)
 static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
 {
     DeviceState *dev = DEVICE(s);
+    g_autofree char *where = NULL;
     bool master = s->master == ON_OFF_AUTO_ON ||
                   (s->master == ON_OFF_AUTO_AUTO && s->id == 0);
 
@@ -183,10 +191,11 @@ static bool ivshmem_realize_role(IvshmemState *s, Error **errp)
     if (master) {
         return true;
     }
+    where = dev->id ? g_strdup(dev->id) : qdev_get_dev_path(dev);
     error_setg(&s->migration_blocker,
                "device '%s' (%s) is in peer mode: its memory belongs to the "
                "master of the group; unplug it before the migration, or use "
-               "master=on", dev->id ?: "", object_get_typename(OBJECT(s)));
+               "master=on", where, object_get_typename(OBJECT(s)));
     return migrate_add_blocker(&s->migration_blocker, errp) == 0;
 }
 

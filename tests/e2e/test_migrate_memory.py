@@ -168,6 +168,12 @@ class Peers(Plain):
                 self.assertIn(word, text)
 
     # R-DEV-35
+    def test_device_without_a_name(self):
+        guest = self.leaving(*[option.replace("id=shm,", "")
+                               for option in self.plain(self.file(), "off")])
+        self.assert_refused(guest, "device '0000:00:", "(ivshmem-plain)")
+
+    # R-DEV-35
     def test_refused_and_free_after_unplug(self):
         server = self.server(self.vectors)
         master = self.host_peer(server)

@@ -443,6 +443,7 @@ static void test_d11_size(const char *machine)
         const char *next;
     } cases[] = {
         { 3 * MiB, "4194304" }, { 5000, "8192" }, { 1 * MiB + 4096, "2097152" },
+        { 8, "16 at least" },
     };
     Shake t;
 
