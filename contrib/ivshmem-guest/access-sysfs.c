@@ -50,6 +50,15 @@ static void *ivshmem_sysfs_map(const IvshmemDevice *dev, const char *name,
     return map;
 }
 
+/*
+ * Where a BAR begins in the pages that sysfs maps.  It is as aligned as it is
+ * large: if it is smaller than a page, it is in one.
+ */
+static size_t ivshmem_sysfs_inside(const IvshmemAccess *access, int bar)
+{
+    return access->dev.bar_address[bar] % sysconf(_SC_PAGESIZE);
+}
+
 bool ivshmem_sysfs_map_shm(IvshmemAccess *access, const IvshmemOptions *opt,
                            IvshmemError *err)
 {
@@ -61,7 +70,8 @@ bool ivshmem_sysfs_map_shm(IvshmemAccess *access, const IvshmemOptions *opt,
     wc = !strcmp(opt->map, "wc") || (!strcmp(opt->map, "auto") && have_wc);
     access->shm_map = ivshmem_sysfs_map(&access->dev, wc ? "resource2_wc" : "resource2",
                                         access->shm_size, err);
-    access->shm = access->shm_map;
+    access->shm = access->shm_map ? (uint8_t *)access->shm_map +
+        ivshmem_sysfs_inside(access, IVSHMEM_BAR_SHM) : NULL;
     access->mapping = wc ? "write-combining" : "uncached";
     access->mapping_why = wc ?
         "sysfs resource2_wc; --map uc gives resource2" :
@@ -73,12 +83,12 @@ bool ivshmem_sysfs_map_shm(IvshmemAccess *access, const IvshmemOptions *opt,
 bool ivshmem_sysfs_map_regs(IvshmemAccess *access, IvshmemError *err)
 {
     size_t page = sysconf(_SC_PAGESIZE);
-    size_t inside = access->dev.bar_address[IVSHMEM_BAR_REGS] % page;
 
-    access->regs_map_size = page;       /* smaller than a page: it never straddles */
+    access->regs_map_size = page;
     access->regs_map = ivshmem_sysfs_map(&access->dev, "resource0", page, err);
     if (access->regs_map) {
-        access->regs = (volatile uint32_t *)((char *)access->regs_map + inside);
+        access->regs = (volatile uint32_t *)((char *)access->regs_map +
+            ivshmem_sysfs_inside(access, IVSHMEM_BAR_REGS));
     }
     return access->regs_map;
 }

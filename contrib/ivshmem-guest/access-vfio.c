@@ -22,15 +22,6 @@
 #include "hw/misc/ivshmem.h"
 #include "ivshmem-fd.h"
 
-static bool ivshmem_vfio_is_noiommu(const IvshmemDevice *dev)
-{
-    char path[320], name[64];
-
-    snprintf(path, sizeof(path), "%s/iommu_group", dev->path);
-    return ivshmem_sysfs_read(path, "name", name, sizeof(name)) &&
-           !strcmp(name, "vfio-noiommu");
-}
-
 static bool ivshmem_vfio_open_container(IvshmemAccess *access, IvshmemError *err)
 {
     access->container_fd = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
@@ -52,8 +43,7 @@ static bool ivshmem_vfio_open_group(IvshmemAccess *access, IvshmemError *err)
     const IvshmemDevice *dev = &access->dev;
     char path[64];
 
-    snprintf(path, sizeof(path), "/dev/vfio/%s%d",
-             ivshmem_vfio_is_noiommu(dev) ? "noiommu-" : "", dev->iommu_group);
+    ivshmem_device_vfio_path(dev, path, sizeof(path));
     access->group_fd = open(path, O_RDWR | O_CLOEXEC);
     if (access->group_fd >= 0) {
         return true;
@@ -103,7 +93,7 @@ static bool ivshmem_vfio_set_iommu(IvshmemAccess *access, IvshmemError *err)
         VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU,
         VFIO_SPAPR_TCE_IOMMU,
     };
-    bool noiommu = ivshmem_vfio_is_noiommu(&access->dev);
+    bool noiommu = ivshmem_device_is_noiommu(&access->dev);
 
     if (noiommu && !ioctl(access->container_fd, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU)) {
         return true;

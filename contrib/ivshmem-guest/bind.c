@@ -155,7 +155,7 @@ static bool ivshmem_bind_in_use(const IvshmemDevice *dev)
 {
     char path[64];
 
-    snprintf(path, sizeof(path), "/dev/vfio/%d", dev->iommu_group);
+    ivshmem_device_vfio_path(dev, path, sizeof(path));
     IVSHMEM_FD_AUTO int fd = open(path, O_RDWR | O_CLOEXEC);
     return fd < 0 && errno == EBUSY;
 }

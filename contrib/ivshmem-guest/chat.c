@@ -18,11 +18,47 @@ typedef struct IvshmemChat {
     size_t input_used;
     bool input_ended;
     bool in_line;               /* the message received last goes on */
+    char character[4];          /* in UTF-8, also from one message to the next */
+    unsigned used, length;      /* length 0: between two */
+    uint32_t code;
     uint64_t received, sent;    /* lines */
     uint64_t shown_wakeups;
 } IvshmemChat;
 
-/* A peer shall not control this terminal. */
+static void ivshmem_chat_end_character(IvshmemChat *chat)
+{
+    if (chat->length) {
+        putchar('?');
+        chat->length = 0;
+    }
+}
+
+/* A peer shall not control this terminal: neither by ASCII nor by C1 codes. */
+static void ivshmem_chat_put(IvshmemChat *chat, uint8_t c)
+{
+    static const uint32_t least[] = { 0, 0, 0xa0, 0x800, 0x10000 };
+
+    if (chat->length && (c & 0xc0) == 0x80) {
+        chat->code = chat->code << 6 | (c & 0x3f);
+    } else {
+        ivshmem_chat_end_character(chat);
+        if (c < 0xc0 || c > 0xf4) {
+            putchar((c < 0x20 && c != '\t') || c >= 0x7f ? '?' : c);
+            return;
+        }
+        chat->length = c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+        chat->used = 0;
+        chat->code = c & (0x7f >> chat->length);
+    }
+    chat->character[chat->used++] = c;
+    if (chat->used == chat->length && chat->code >= least[chat->length]) {
+        fwrite(chat->character, 1, chat->length, stdout);
+        chat->length = 0;
+    } else if (chat->used == chat->length) {
+        ivshmem_chat_end_character(chat);
+    }
+}
+
 static void ivshmem_chat_print(IvshmemChat *chat, const IvshmemMessage *message)
 {
     if (!chat->in_line) {
@@ -33,12 +69,11 @@ static void ivshmem_chat_print(IvshmemChat *chat, const IvshmemMessage *message)
         printf("peer %u: ", chat->channel.peer);
     }
     for (unsigned i = 0; i < message->length; i++) {
-        uint8_t c = message->data[i];
-
-        putchar((c < 0x20 && c != '\t') || c == 0x7f ? '?' : c);
+        ivshmem_chat_put(chat, message->data[i]);
     }
     chat->in_line = message->type == IVSHMEM_CHANNEL_MORE;
     if (!chat->in_line) {
+        ivshmem_chat_end_character(chat);
         putchar('\n');
         chat->received++;
     }

@@ -315,3 +315,18 @@ bool ivshmem_device_select(const IvshmemOptions *opt, IvshmemDevice *dev,
     free(devices.list);
     return ok;
 }
+
+bool ivshmem_device_is_noiommu(const IvshmemDevice *dev)
+{
+    char path[320], name[64];
+
+    snprintf(path, sizeof(path), "%s/iommu_group", dev->path);
+    return ivshmem_sysfs_read(path, "name", name, sizeof(name)) &&
+           !strcmp(name, "vfio-noiommu");
+}
+
+void ivshmem_device_vfio_path(const IvshmemDevice *dev, char *path, size_t size)
+{
+    snprintf(path, size, "/dev/vfio/%s%d",
+             ivshmem_device_is_noiommu(dev) ? "noiommu-" : "", dev->iommu_group);
+}

@@ -35,6 +35,11 @@ bool ivshmem_device_scan(const char *sysfs, IvshmemDevices *devices,
 bool ivshmem_device_select(const IvshmemOptions *opt, IvshmemDevice *dev,
                            IvshmemError *err);
 
+/* Whether its group was made in the kernel's no-IOMMU mode. */
+bool ivshmem_device_is_noiommu(const IvshmemDevice *dev);
+/* The file of its IOMMU group, which one program at a time can open. */
+void ivshmem_device_vfio_path(const IvshmemDevice *dev, char *path, size_t size);
+
 static inline const char *ivshmem_device_driver(const IvshmemDevice *dev)
 {
     return dev->driver[0] ? dev->driver : "none";

@@ -7,13 +7,17 @@ sysfs can show.  Usage: test_cli.py IVSHMEM-GUEST [unittest arguments]
 IVSHMEM_GUEST_PEER=PROGRAM makes another build of the tool, one for another byte order for
 example, the second party of the conversations.
 """
+import fcntl
 import json
+import mmap
 import os
+import pty
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import unittest
 
@@ -88,7 +92,8 @@ class Sysfs(unittest.TestCase):
         os.makedirs(self.devices)
 
     def add(self, address="0000:00:03.0", size=65536, vectors=0, region_id=0x1100, device=0x1110,
-            revision=1, registers=256, enabled=True, peer_id=0, wc=True):
+            revision=1, registers=256, enabled=True, peer_id=0, wc=True, bar2=0xfe000000,
+            group=None):
         path = os.path.join(self.devices, address)
         os.mkdir(path)
         config = bytearray(256)
@@ -97,7 +102,7 @@ class Sysfs(unittest.TestCase):
         config[0x40] = 0x11
         struct.pack_into("<H", config, 0x42, max(vectors - 1, 0))
         bars = [(0xfebf1000, registers), (0xfebf2000, 4096 if vectors else 0),
-                (0xfe000000, size)]
+                (bar2, size)]
         resource = "".join("0x%016x 0x%016x 0x%016x\n" % ((base, base + n - 1, 0x200) if n
                                                           else (0, 0, 0)) for base, n in bars)
         memory = bytearray(4096)
@@ -106,11 +111,17 @@ class Sysfs(unittest.TestCase):
                            ("revision", "0x%02x\n" % revision), ("resource", resource),
                            ("subsystem_device", "0x%04x\n" % region_id), ("config", config),
                            ("resource0", memory), ("enable", "0\n"),
-                           ("resource2", bytes(size))):
+                           ("resource2", bytes(size + bar2 % mmap.PAGESIZE))):
             with open(os.path.join(path, name), "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
         if wc:
             os.link(os.path.join(path, "resource2"), os.path.join(path, "resource2_wc"))
+        if group:
+            os.makedirs(os.path.join(self.dir, "kernel/iommu_groups/7"))
+            os.symlink(os.path.join(self.dir, "kernel/iommu_groups/7"),
+                       os.path.join(path, "iommu_group"))
+            with open(os.path.join(path, "iommu_group/name"), "w", encoding="ascii") as file:
+                file.write(group + "\n")
         return path
 
     def guest(self, *args, **kwargs):
@@ -186,6 +197,15 @@ class Sysfs(unittest.TestCase):
         self.bad("is not pairs of hexadecimal digits", "write", "0", "0x123")
         self.bad("offset 'x' is not a number", "write", "x", "y")
 
+    def test_memory_smaller_than_a_page(self):
+        """sysfs maps whole pages; the BAR lies somewhere in one."""
+        path = self.add(size=1024, bar2=0xfe000400)
+        self.good("write", "16", "hello")
+        for kind in ("uc", "wc"):
+            self.assertEqual(self.good("cat", "0", "21", "--map", kind), b"\0" * 16 + b"hello")
+        with open(os.path.join(path, "resource2"), "rb") as file:
+            self.assertEqual(file.read()[0x410:0x415], b"hello")
+
     def test_bounds(self):
         self.add(size=8192)
         self.assertEqual(self.good("read", "8191", "1"), b"00\n")
@@ -257,6 +277,34 @@ class Sysfs(unittest.TestCase):
         with open(mode, encoding="ascii") as file:
             self.assertEqual(file.read()[0], "Y")
 
+    def test_unbind_while_in_use(self):
+        """A terminal stands for the group: it, too, can be had by one program alone."""
+        if os.geteuid() != 0:
+            self.skipTest("needs root, to put files into /dev/vfio")
+        script = ("mkdir $0/pts && mount --bind /dev/pts $0/pts && mount -t tmpfs none /dev && "
+                  "mkdir /dev/vfio && ln -s $0/pts/$1 /dev/vfio/$2 && shift 2 || exit 77; "
+                  "exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin \"$@\"")
+        holder, terminal = pty.openpty()
+        self.addCleanup(os.close, holder)
+        self.addCleanup(os.close, terminal)
+        fcntl.ioctl(terminal, termios.TIOCEXCL)
+        for name, kind in (("noiommu-7", "vfio-noiommu"), ("7", "type1")):
+            path = self.add(vectors=1, group=kind)
+            os.makedirs(os.path.join(self.dir, "bus/pci/drivers/vfio-pci"))
+            os.symlink(os.path.join(self.dir, "bus/pci/drivers/vfio-pci"),
+                       os.path.join(path, "driver"))
+            done = subprocess.run(["unshare", "-m", "sh", "-c", script, self.dir,
+                                   os.path.basename(os.ttyname(terminal)), name, PROGRAM,
+                                   "unbind", "--sysfs", self.dir], timeout=30,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            if done.returncode == 77 or done.stderr.startswith(b"unshare:"):
+                self.skipTest("cannot mount: %s" % done.stderr.decode())
+            self.assertEqual(done.returncode, 1, done)
+            self.assertIn(b"device in use: a program has VFIO group 7", done.stderr)
+            for folder in ("bus", "kernel", "pts"):
+                shutil.rmtree(os.path.join(self.dir, folder))
+            os.makedirs(self.devices)
+
     def test_bind_makes_the_group(self):
         """With an IOMMU it is the driver's part whether the device gets a group."""
         override = os.path.join(self.add(vectors=1), "driver_override")
@@ -314,6 +362,21 @@ class Sysfs(unittest.TestCase):
         out = self.talk(("chat", "1", "-t", "20", "--expect", "2"),
                         ("chat", "0", "-t", "20", "--reply"), (b"one\x1b[2J\ntwo", b"1\n2\n"))
         self.assertEqual(out, ["peer 1: 1\npeer 1: 2\n", "peer 0: one?[2J\npeer 0: two\n"])
+
+    def test_chat_c1_controls_and_utf8(self):
+        """A character may be cut in two where a long line is cut."""
+        self.add()
+        long = "\u00fc\u20ac\U0001f600" * 100
+        for start in range(4):
+            lines = (("x" * start + long).encode(), b"\xc2\x9b2J\x9b2J", b"\xe0\x82\x9b2J",
+                     b"\xf0\x80\x82\x9b", "\u00a0 t\u00f6".encode(), b"half\xe2\x82", b"\xe2ok",
+                     b"\xc1\x9b\xff\x7f")
+            out = self.talk(("chat", "1", "-t", "20"),
+                            ("chat", "0", "-t", "20", "--expect", str(len(lines))),
+                            (b"\n".join(lines) + b"\n", b""))
+            self.assertEqual([line.partition(": ")[2] for line in out[1].split("\n")[:-1]],
+                             ["x" * start + long, "?2J?2J", "?2J", "?", "\u00a0 t\u00f6", "half?", "?ok",
+                              "???"])
 
     def test_chat_in_turns(self):
         self.add()
