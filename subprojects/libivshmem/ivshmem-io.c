@@ -21,6 +21,7 @@
 #include <sys/vfs.h>
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
+#include "ivshmem-io-pack.h"
 
 /*
  * Linux passes at most 253 descriptors with one message (SCM_MAX_FD).  Room
@@ -40,7 +41,7 @@ int ivshmem_io_set_nonblock(int fd)
 }
 
 /* Collects the descriptors of @msg in @fds; returns how many. */
-static int io_take_fds(struct msghdr *msg, int fds[IVSHMEM_IO_MAX_FDS])
+static int io_take_fds(struct msghdr *msg, int *fds)
 {
     struct cmsghdr *cmsg;
     int n = 0;
@@ -156,6 +157,91 @@ ssize_t ivshmem_io_send(int sock, const IvshmemFrame *frames, size_t n)
         }
     }
     return sent;
+}
+
+int ivshmem_io_pack_send(int sock, const int *fds, size_t n)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(IVSHMEM_IO_PACK_MAX * sizeof(int))];
+    } control = {
+        .header = {
+            .cmsg_level = SOL_SOCKET,
+            .cmsg_type = SCM_RIGHTS,
+            .cmsg_len = CMSG_LEN(n * sizeof(int)),
+        },
+    };
+    struct iovec iov = { (void *)fds, n * sizeof(int) };
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = CMSG_SPACE(n * sizeof(int)),
+    };
+    ssize_t sent;
+
+    if (n == 0 || n > IVSHMEM_IO_PACK_MAX) {
+        return -EINVAL;
+    }
+    memcpy(CMSG_DATA(&control.header), fds, n * sizeof(int));
+    do {
+        sent = sendmsg(sock, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}
+
+int ivshmem_io_pack_rewind(int sock)
+{
+    const int start = 0;
+
+    return setsockopt(sock, SOL_SOCKET, SO_PEEK_OFF, &start, sizeof(start)) < 0
+        ? -errno : 0;
+}
+
+/* Others may have made them wait. */
+static int io_pack_adopt(int *fds, int n, int ret)
+{
+    for (int i = 0; i < n && ret >= 0; i++) {
+        int failed = ivshmem_io_set_nonblock(fds[i]);
+
+        ret = failed < 0 ? failed : ret;
+    }
+    for (int i = 0; i < n && ret < 0; i++) {
+        ivshmem_fd_close(&fds[i]);
+    }
+    return ret;
+}
+
+int ivshmem_io_pack_peek(int sock, int numbers[IVSHMEM_IO_PACK_MAX],
+                         int fds[IVSHMEM_IO_PACK_MAX])
+{
+    union {
+        struct cmsghdr align;
+        char space[CMSG_SPACE(IVSHMEM_IO_PACK_MAX * sizeof(int))];
+    } control;
+    struct iovec iov = { numbers, IVSHMEM_IO_PACK_MAX * sizeof(int) };
+    struct msghdr msg = {
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof(control),
+    };
+    ssize_t got;
+    int n, ret;
+
+    do {
+        got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT | MSG_PEEK);
+    } while (got < 0 && errno == EINTR);
+    if (got <= 0) {
+        return got == 0 || errno == EAGAIN ? 0 : -errno;
+    }
+    n = io_take_fds(&msg, fds);
+    if (msg.msg_flags & MSG_CTRUNC) {
+        ret = -EMFILE;
+    } else {
+        ret = (size_t)got == (size_t)n * sizeof(int) ? n : -EBADMSG;
+    }
+    return io_pack_adopt(fds, n, ret);
 }
 
 static int io_address(struct sockaddr_un *address, const char *path)
