@@ -220,18 +220,32 @@ static bool state_read_log(IvshmemRegistry *registry, GVariant *log)
     return true;
 }
 
+/* With another first id than before, other ids are free. */
 static bool state_read_freed(IvshmemRegistry *registry, GVariant *freed)
 {
     gsize n;
     const uint16_t *ids = g_variant_get_fixed_array(freed, &n,
                                                     sizeof(uint16_t));
+    g_autofree bool *known = g_new0(bool, IVSHMEM_IDS);
 
     for (gsize i = 0; i < n; i++) {
-        if (ivshmem_registry_find(registry, ids[i])) {
+        if (known[ids[i]] || ivshmem_registry_find(registry, ids[i])) {
             return false;
         }
-        g_array_append_val(registry->freed, ids[i]);
+        known[ids[i]] = true;
+        if (ids[i] >= registry->first_id) {
+            g_array_append_val(registry->freed, ids[i]);
+        }
     }
+    registry->next_fresh = MIN(registry->next_fresh, IVSHMEM_IDS);
+    for (unsigned id = registry->first_id; id < registry->next_fresh; id++) {
+        uint16_t other = (uint16_t)id;
+
+        if (!known[id] && !ivshmem_registry_find(registry, other)) {
+            g_array_append_val(registry->freed, other);
+        }
+    }
+    registry->next_fresh = MAX(registry->next_fresh, registry->first_id);
     return true;
 }
 
