@@ -1,7 +1,9 @@
 /*
- * Handing over: the document that describes everything, and the descriptors.
+ * Handing over from process to process: the document that describes everything,
+ * and the descriptors.
  *
- * Not responsible for who may ask for it (control.c).
+ * Not responsible for who may ask for it (control.c), nor for what is done with
+ * it (handover-parts.c).
  *
  * On the wire: frames as in the ivshmem protocol.  The first has the number of
  * those that follow and a descriptor of the document, a serialized GVariant;
@@ -12,30 +14,18 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "client.h"
 #include "control.h"
-#include "handover.h"
+#include "handover-internal.h"
 #include "ivshmem-fd.h"
 #include "ivshmem-io.h"
 #include "ivshmem-registry-state.h"
 #include "log.h"
-#include "systemd.h"
-
-/* path, descriptor, device and inode of the file */
-#define LISTENER_TYPE "(sitt)"
-/* id, socket, pid and when it was seen, user, read-only, name, since */
-#define CLIENT_TYPE "(qiitubsx)"
-/* name, memory, registry, clients */
-#define REGION_TYPE "(svva" CLIENT_TYPE ")"
-#define DOCUMENT_TYPE "(a" LISTENER_TYPE "a" REGION_TYPE ")"
 
 /* A document of 64 Ki clients with 2 Ki vectors is smaller. */
 #define DOCUMENT_MAX (1024 * 1024 * 1024)
@@ -76,9 +66,23 @@ static GVariant *give_clients(const IvshmemRegion *region, GArray *fds)
     return g_variant_builder_end(&clients);
 }
 
+static GVariant *give_memory(const IvshmemRegion *region, GArray *fds)
+{
+    const IvshmemMemoryConfig *config = &region->config->memory;
+    GVariant *memory = ivshmem_memory_save(region->memory, fds);
+
+    if (!region->closing) {
+        return memory;
+    }
+    return g_variant_new(CLOSING_TYPE, (gboolean)region->keep_memory,
+                         (gint32)config->kind, config->name, config->size,
+                         config->page_size, (gboolean)config->prealloc,
+                         (gint32)config->numa_node, memory);
+}
+
 static GVariant *give_region(IvshmemRegion *region, GArray *fds)
 {
-    GVariant *memory = ivshmem_memory_save(region->memory, fds);
+    GVariant *memory = give_memory(region, fds);
 
     ivshmem_region_reap(region);
     return g_variant_new("(svv@a" CLIENT_TYPE ")", region->config->name, memory,
@@ -86,7 +90,7 @@ static GVariant *give_region(IvshmemRegion *region, GArray *fds)
                          give_clients(region, fds));
 }
 
-static GVariant *give_document(IvshmemServer *server, GArray *fds)
+GVariant *ivshmem_handover_document(IvshmemServer *server, GArray *fds)
 {
     GVariantBuilder listeners, regions;
 
@@ -110,7 +114,7 @@ static GVariant *give_document(IvshmemServer *server, GArray *fds)
                                             &regions));
 }
 
-static int give_file(GVariant *document)
+int ivshmem_handover_write(GVariant *document)
 {
     IVSHMEM_FD_AUTO int fd = memfd_create("ivshmem-handover", MFD_CLOEXEC);
     const char *data = g_variant_get_data(document);
@@ -152,8 +156,8 @@ static int give_frames(int sock, const IvshmemFrame *frames, size_t n)
 static int give_all(IvshmemServer *server, int sock)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
-    g_autoptr(GVariant) document = give_document(server, fds);
-    IVSHMEM_FD_AUTO int file = give_file(document);
+    g_autoptr(GVariant) document = ivshmem_handover_document(server, fds);
+    IVSHMEM_FD_AUTO int file = ivshmem_handover_write(document);
     g_autofree IvshmemFrame *frames = g_new(IvshmemFrame, fds->len + 1);
 
     frames[0] = (IvshmemFrame) { fds->len, file };
@@ -200,39 +204,7 @@ void ivshmem_handover_give(IvshmemServer *server, int sock)
     }
 }
 
-/* Names under which the service manager keeps things. */
-#define STORE_DOCUMENT "ivshmem-document"
-#define STORE_FD "ivshmem-fd-"
-
-void ivshmem_handover_store(IvshmemServer *server)
-{
-    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
-    g_autoptr(GVariant) document = give_document(server, fds);
-    IVSHMEM_FD_AUTO int file = give_file(document);
-
-    /* It keeps an open file once: under the name that it has already. */
-    for (unsigned i = 0; i < server->regions->len; i++) {
-        ivshmem_region_unstore(g_ptr_array_index(server->regions, i));
-    }
-    for (unsigned i = 0; i < fds->len; i++) {
-        int fd = g_array_index(fds, int, i);
-        g_autofree char *name = g_strdup_printf(STORE_FD "%d", fd);
-
-        ivshmem_systemd_store(name, fd);
-    }
-    ivshmem_systemd_store(STORE_DOCUMENT, file);
-    ivshmem_log(G_LOG_LEVEL_MESSAGE, "left everything with the service "
-                "manager, for the successor");
-}
-
 /* Taking */
-
-struct IvshmemHandover {
-    int sock;                   /* -1: it came from the service manager */
-    GVariant *document;
-    GHashTable *fds;            /* number in the document -> descriptor */
-    GPtrArray *stored;          /* names the service manager has, or NULL */
-};
 
 static void take_close(gpointer value)
 {
@@ -241,15 +213,13 @@ static void take_close(gpointer value)
     ivshmem_fd_close(&fd);
 }
 
-/* Each descriptor is given away once; -1 for one that is not there. */
-static int take_fd(int saved, void *opaque)
+IvshmemHandover *ivshmem_handover_new(int sock)
 {
-    IvshmemHandover *handover = opaque;
-    gpointer value;
+    IvshmemHandover *handover = g_new0(IvshmemHandover, 1);
 
-    return g_hash_table_steal_extended(handover->fds, GINT_TO_POINTER(saved),
-                                       NULL, &value)
-        ? GPOINTER_TO_INT(value) : -1;
+    handover->sock = sock;
+    handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
+    return handover;
 }
 
 /* 0 with a frame, or why there is none. */
@@ -284,8 +254,7 @@ static int take_frame(int sock, IvshmemFrame *frame)
     return ret;
 }
 
-/* NULL: it is none, or cannot be read, and then errno says why. */
-static GVariant *take_document(int fd)
+GVariant *ivshmem_handover_read(int fd)
 {
     struct stat st;
     g_autofree char *data = NULL;
@@ -316,7 +285,7 @@ static int take_all(IvshmemHandover *handover)
     if (ret < 0) {
         return ret;
     }
-    handover->document = take_document(frame.fd);
+    handover->document = ivshmem_handover_read(frame.fd);
     if (!handover->document) {
         ret = errno ? -errno : -EBADMSG;
     }
@@ -330,27 +299,6 @@ static int take_all(IvshmemHandover *handover)
                             GINT_TO_POINTER(frame.fd));
     }
     return ret;
-}
-
-/* What is handed over must have a place in the configuration. */
-static bool take_check(const IvshmemHandover *handover,
-                       const IvshmemConfig *config, GError **errp)
-{
-    g_autoptr(GVariant) regions =
-        g_variant_get_child_value(handover->document, 1);
-
-    for (gsize i = 0; i < g_variant_n_children(regions); i++) {
-        const char *name;
-
-        g_variant_get_child(regions, i, "(&svv@a" CLIENT_TYPE ")", &name, NULL,
-                            NULL, NULL);
-        if (!ivshmem_config_find(config, name)) {
-            ivshmem_error(errp, "the server that runs has a region %s, which "
-                          "is not in the configuration; it goes on", name);
-            return false;
-        }
-    }
-    return true;
 }
 
 /* Whoever gives decides what is served, and which names go in the end. */
@@ -384,47 +332,14 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
         ivshmem_fd_close(&sock);
         return NULL;
     }
-    handover = g_new0(IvshmemHandover, 1);
-    handover->sock = sock;
-    handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
+    handover = ivshmem_handover_new(sock);
     ret = take_all(handover);
     if (ret < 0) {
         ivshmem_error(errp, "the server to be replaced did not hand over: %s; "
                       "its log may say more, and it goes on",
                       ivshmem_strerror(ret));
-    } else if (take_check(handover, config, errp)) {
+    } else if (ivshmem_handover_check(handover, config, errp)) {
         return handover;
-    }
-    ivshmem_handover_free(handover);
-    return NULL;
-}
-
-static void store_take(const char *name, int fd, void *opaque)
-{
-    IvshmemHandover *handover = opaque;
-    int number = atoi(name + strlen(STORE_FD));
-
-    g_hash_table_insert(handover->fds, GINT_TO_POINTER(number),
-                        GINT_TO_POINTER(fd));
-    g_ptr_array_add(handover->stored, g_strdup(name));
-}
-
-IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
-                                             GError **errp)
-{
-    IVSHMEM_FD_AUTO int file = ivshmem_systemd_take(STORE_DOCUMENT);
-    IvshmemHandover *handover = g_new0(IvshmemHandover, 1);
-
-    handover->sock = -1;
-    handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
-    handover->document = take_document(file);
-    if (handover->document) {
-        handover->stored = g_ptr_array_new_with_free_func(g_free);
-        g_ptr_array_add(handover->stored, g_strdup(STORE_DOCUMENT));
-        ivshmem_systemd_take_all(STORE_FD, store_take, handover);
-        if (take_check(handover, config, errp)) {
-            return handover;
-        }
     }
     ivshmem_handover_free(handover);
     return NULL;
@@ -442,138 +357,12 @@ void ivshmem_handover_free(IvshmemHandover *handover)
     g_free(handover);
 }
 
-/* The region's part of the document: memory, registry, clients. */
-static bool take_region(const IvshmemHandover *handover, const char *name,
-                        GVariant **memory, GVariant **registry,
-                        GVariant **clients)
-{
-    g_autoptr(GVariant) regions = NULL;
-
-    if (!handover) {
-        return false;
-    }
-    regions = g_variant_get_child_value(handover->document, 1);
-    for (gsize i = 0; i < g_variant_n_children(regions); i++) {
-        g_autoptr(GVariant) region = g_variant_get_child_value(regions, i);
-        const char *other;
-
-        g_variant_get_child(region, 0, "&s", &other);
-        if (g_strcmp0(other, name) == 0) {
-            g_variant_get(region, "(&svv@a" CLIENT_TYPE ")", NULL, memory,
-                          registry, clients);
-            return true;
-        }
-    }
-    return false;
-}
-
-bool ivshmem_handover_has_region(const IvshmemHandover *handover,
-                                 const char *region)
-{
-    return take_region(handover, region, NULL, NULL, NULL);
-}
-
-IvshmemRegistry *ivshmem_handover_registry(IvshmemHandover *handover,
-                                           const IvshmemRegionConfig *config,
-                                           GError **errp)
-{
-    g_autoptr(GVariant) saved = NULL;
-    IvshmemRegistry *registry = NULL;
-
-    if (take_region(handover, config->name, NULL, &saved, NULL)) {
-        registry = ivshmem_registry_restore(saved, config->first_id, take_fd,
-                                            handover);
-    }
-    if (!registry) {
-        ivshmem_error(errp, "region %s was not handed over as it should be",
-                      config->name);
-    }
-    return registry;
-}
-
-IvshmemMemory *ivshmem_handover_memory(IvshmemHandover *handover,
-                                       const IvshmemRegionConfig *config,
-                                       GError **errp)
-{
-    g_autoptr(GVariant) saved = NULL;
-    IvshmemMemory *memory = NULL;
-
-    if (take_region(handover, config->name, &saved, NULL, NULL)) {
-        memory = ivshmem_memory_restore(saved, take_fd, handover);
-    }
-    if (!memory || (ivshmem_memory_size(memory) != config->memory.size &&
-                    config->memory.kind != IVSHMEM_MEMORY_HUGETLB &&
-                    config->memory.kind != IVSHMEM_MEMORY_DIR)) {
-        ivshmem_error(errp, "region %s: the server that runs has memory of "
-                      "another size; it goes on", config->name);
-        ivshmem_memory_close(memory, false);
-        return NULL;
-    }
-    return memory;
-}
-
-bool ivshmem_handover_clients(IvshmemHandover *handover, IvshmemRegion *region,
-                              GError **errp)
-{
-    g_autoptr(GVariant) clients = NULL;
-    IvshmemClientHanded c;
-    GVariantIter iter;
-    gboolean read_only;
-    int sock;
-
-    take_region(handover, region->config->name, NULL, NULL, &clients);
-    g_variant_iter_init(&iter, clients);
-    while (g_variant_iter_next(&iter, "(qiitub&sx)", &c.id, &sock, &c.pid,
-                               &c.seen, &c.uid, &read_only, &c.name,
-                               &c.since)) {
-        c.read_only = read_only;
-        c.sock = take_fd(sock, handover);
-        if (!ivshmem_client_resume(region, &c, errp)) {
-            g_prefix_error(errp, "region %s: ", region->config->name);
-            return false;
-        }
-    }
-    return true;
-}
-
-bool ivshmem_handover_listener(IvshmemHandover *handover, const char *path,
-                               IvshmemListener *listener)
-{
-    g_autoptr(GVariant) listeners = NULL;
-    const char *other;
-    guint64 dev, ino;
-    GVariantIter iter;
-    int fd;
-
-    if (!handover) {
-        return false;
-    }
-    listeners = g_variant_get_child_value(handover->document, 0);
-    g_variant_iter_init(&iter, listeners);
-    while (g_variant_iter_next(&iter, "(&sitt)", &other, &fd, &dev, &ino)) {
-        if (g_strcmp0(other, path) == 0) {
-            *listener = (IvshmemListener) {
-                .fd = take_fd(fd, handover), .path = g_strdup(path),
-                .dev = (dev_t)dev, .ino = (ino_t)ino,
-            };
-            return listener->fd >= 0;
-        }
-    }
-    return false;
-}
-
-bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
+static bool take_confirm(IvshmemHandover *handover, GError **errp)
 {
     char byte = 0;
     ssize_t n;
     int ret;
 
-    if (handover->sock < 0) {
-        for (unsigned i = 0; i < handover->stored->len; i++) {
-            ivshmem_systemd_forget(g_ptr_array_index(handover->stored, i));
-        }
-        return true;
-    }
     do {
         n = send(handover->sock, &byte, 1, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
@@ -591,4 +380,15 @@ bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
                       "why");
     }
     return n <= 0;
+}
+
+bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp)
+{
+    if (handover->sock < 0) {
+        ivshmem_handover_forget(handover);
+    } else if (!take_confirm(handover, errp)) {
+        return false;
+    }
+    ivshmem_handover_remove_rest(handover);
+    return true;
 }

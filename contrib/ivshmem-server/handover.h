@@ -25,11 +25,24 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
 
 /*
  * The same by way of the service manager, which keeps everything until the
- * successor starts.
+ * successor starts.  ivshmem_handover_reserve() comes early, and sees to it that
+ * storing does not fail for want of descriptors; where it fails all the same,
+ * nothing is kept.
  */
-void ivshmem_handover_store(IvshmemServer *server);
+void ivshmem_handover_reserve(const IvshmemServer *server);
+bool ivshmem_handover_store(IvshmemServer *server);
 IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
                                              GError **errp);
+
+/* Let go of what a former server has stored, when nobody took it. */
+void ivshmem_handover_drop(void);
+
+/*
+ * Configurations, without any socket, of the regions that are there for their
+ * clients only, and not in @config.
+ */
+GPtrArray *ivshmem_handover_closing(const IvshmemHandover *handover,
+                                    const IvshmemConfig *config);
 
 /* Whether @region was handed over; then its registry comes from there. */
 bool ivshmem_handover_has_region(const IvshmemHandover *handover,
@@ -49,7 +62,10 @@ bool ivshmem_handover_clients(IvshmemHandover *handover, IvshmemRegion *region,
 bool ivshmem_handover_listener(IvshmemHandover *handover, const char *path,
                                IvshmemListener *listener);
 
-/* All is well: the predecessor may end; wait until it has. */
+/*
+ * All is well: the predecessor may end; wait until it has.  Its sockets that
+ * are not used any more go.
+ */
 bool ivshmem_handover_confirm(IvshmemHandover *handover, GError **errp);
 
 /* Closes what nobody wanted.  NULL is fine. */

@@ -15,6 +15,7 @@
 #include "ivshmem-fd.h"
 #include "log.h"
 #include "query.h"
+#include "quota.h"
 #include "server.h"
 #include "systemd.h"
 
@@ -41,8 +42,8 @@ static gboolean program_stop(gpointer opaque)
 
     ivshmem_log(G_LOG_LEVEL_MESSAGE, "stopping, as told");
     ivshmem_systemd_notify("STOPPING=1");
-    if (program->config->fdstore && ivshmem_systemd_is_there()) {
-        ivshmem_handover_store(program->server);
+    if (program->config->fdstore && ivshmem_systemd_is_there() &&
+        ivshmem_handover_store(program->server)) {
         program_handed_over(program);
     }
     g_main_loop_quit(program->loop);
@@ -92,6 +93,7 @@ static bool program_start(Program *program, GError **errp)
     if (config->replace || config->fdstore) {
         GError *error = NULL;
 
+        ivshmem_quota_raise();
         program->handover = config->replace
             ? ivshmem_handover_take(config, &error)
             : ivshmem_handover_from_store(config, &error);
@@ -99,6 +101,9 @@ static bool program_start(Program *program, GError **errp)
             g_propagate_error(errp, error);
             return false;
         }
+    }
+    if (!program->handover) {
+        ivshmem_handover_drop();
     }
     program->server = ivshmem_server_new(config, program->handover, errp);
     if (!program->server) {
@@ -121,6 +126,9 @@ static bool program_start(Program *program, GError **errp)
     }
     if (!ivshmem_daemon_drop(config->user, config->group, errp)) {
         return false;
+    }
+    if (config->fdstore) {
+        ivshmem_handover_reserve(program->server);
     }
     ivshmem_server_settled(program->server);
     if (!config->foreground) {

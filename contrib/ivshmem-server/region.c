@@ -239,10 +239,21 @@ static gboolean region_check_remembered(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+/* Beside the first socket, where the next server looks; NULL: none. */
+static char *region_state_path(const IvshmemRegion *region)
+{
+    const IvshmemDoor *door;
+
+    if (!region->doors->len) {
+        return NULL;
+    }
+    door = g_ptr_array_index(region->doors, 0);
+    return g_strconcat(door->listener.path, ".state", NULL);
+}
+
 static void region_open_state(IvshmemRegion *region)
 {
-    const IvshmemDoor *door = g_ptr_array_index(region->doors, 0);
-    g_autofree char *path = g_strconcat(door->listener.path, ".state", NULL);
+    g_autofree char *path = region_state_path(region);
 
     region->state = ivshmem_state_open(path, region->server->config->user);
 }
@@ -304,6 +315,7 @@ static bool region_take_over(IvshmemRegion *region, GError **errp)
     if (!region->registry || !region_open_doors(region, errp)) {
         return false;
     }
+    region->closing = !region->doors->len;
     region_open_state(region);
     ivshmem_state_forget(region->state);
     region->memory = ivshmem_handover_memory(handover, region->config, errp);
@@ -423,16 +435,10 @@ void ivshmem_region_shut(IvshmemRegion *region)
     ivshmem_state_move(region->state, NULL);
 }
 
-/* The file stands beside the first socket, where the next server looks. */
 static void region_move_state(IvshmemRegion *region)
 {
-    const IvshmemDoor *door;
-    g_autofree char *path = NULL;
+    g_autofree char *path = region_state_path(region);
 
-    if (region->doors->len) {
-        door = g_ptr_array_index(region->doors, 0);
-        path = g_strconcat(door->listener.path, ".state", NULL);
-    }
     if (ivshmem_state_move(region->state, path)) {
         ivshmem_region_set_changed(region);
     }

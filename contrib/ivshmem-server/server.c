@@ -82,11 +82,11 @@ static void server_turn_end(void *opaque)
     ivshmem_log_flush();
 }
 
-static bool server_open_regions(IvshmemServer *server, GError **errp)
+static bool server_open_regions(IvshmemServer *server,
+                                const GPtrArray *configs, GError **errp)
 {
-    for (unsigned i = 0; i < server->config->regions->len; i++) {
-        IvshmemRegionConfig *config =
-            g_ptr_array_index(server->config->regions, i);
+    for (unsigned i = 0; i < configs->len; i++) {
+        IvshmemRegionConfig *config = g_ptr_array_index(configs, i);
         IvshmemRegion *region = ivshmem_region_new(server, config, errp);
 
         if (!region) {
@@ -130,6 +130,7 @@ IvshmemServer *ivshmem_server_new(const IvshmemConfig *config,
                                   IvshmemHandover *handover, GError **errp)
 {
     IvshmemServer *server = g_new0(IvshmemServer, 1);
+    g_autoptr(GPtrArray) closing = ivshmem_handover_closing(handover, config);
 
     server->config = config;
     server->handover = handover;
@@ -143,7 +144,8 @@ IvshmemServer *ivshmem_server_new(const IvshmemConfig *config,
     server->fd_limit = ivshmem_quota_raise();
     server->window = ivshmem_quota_window(server->fd_limit);
     server->loop = ivshmem_loop_new(server_turn_end, server, errp);
-    if (!server->loop || !server_open_regions(server, errp) ||
+    if (!server->loop || !server_open_regions(server, config->regions, errp) ||
+        !server_open_regions(server, closing, errp) ||
         !server_open_control(server, errp)) {
         if (!handover) {
             ivshmem_server_free(server);
@@ -192,6 +194,11 @@ static void server_announce_region(const IvshmemServer *server,
         ivshmem_value_format_size(ivshmem_memory_size(region->memory));
     g_autoptr(GString) sockets = g_string_new(NULL);
 
+    if (region->closing) {
+        ivshmem_log(G_LOG_LEVEL_MESSAGE, "region %s: not in the configuration; "
+                    "it goes with its last client", config->name);
+        return;
+    }
     for (unsigned i = 0; i < region->doors->len; i++) {
         const IvshmemDoor *door = g_ptr_array_index(region->doors, i);
 

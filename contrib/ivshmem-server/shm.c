@@ -206,15 +206,12 @@ static bool memory_open_shm(IvshmemMemory *memory, const char *name,
                             GError **errp)
 {
     memory->shm_name = g_strconcat("/", name, NULL);
-    memory->description = g_strdup_printf("POSIX shared memory object %s",
-                                          memory->shm_name);
     return memory_open_named(memory, errp) && memory_adopt(memory, errp);
 }
 
 static bool memory_open_file(IvshmemMemory *memory, const char *path,
                              GError **errp)
 {
-    memory->description = g_strdup_printf("file %s", path);
     memory->path = g_strdup(path);
     return memory_open_named(memory, errp) && memory_round_up(memory, errp) &&
         memory_adopt(memory, errp);
@@ -229,7 +226,6 @@ static bool memory_open_dir(IvshmemMemory *memory, const char *dir,
 {
     g_autofree char *path = g_build_filename(dir, "ivshmem.XXXXXX", NULL);
 
-    memory->description = g_strdup_printf("a file in %s", dir);
     memory->fd = g_mkstemp_full(path, O_RDWR | O_CLOEXEC, MEMORY_MODE);
     if (memory->fd < 0) {
         ivshmem_error(errp, "cannot create a file in %s: %s; -m wants a "
@@ -247,10 +243,7 @@ static bool memory_open_memfd(IvshmemMemory *memory,
     unsigned pages = 0;
     uint64_t page = config->page_size;
 
-    memory->description = g_strdup("sealed memory");
     if (config->kind == IVSHMEM_MEMORY_HUGETLB) {
-        g_free(memory->description);
-        memory->description = g_strdup("sealed memory of huge pages");
         pages = MFD_HUGETLB;
         if (page) {
             pages |= (unsigned)g_bit_nth_lsf(page, -1) << MFD_HUGE_SHIFT;
@@ -315,6 +308,23 @@ static bool memory_prepare(IvshmemMemory *memory,
     return true;
 }
 
+/* For people, and to compare. */
+static char *memory_describe(const IvshmemMemoryConfig *config)
+{
+    switch (config->kind) {
+    case IVSHMEM_MEMORY_SHM:
+        return g_strconcat("POSIX shared memory object /", config->name, NULL);
+    case IVSHMEM_MEMORY_FILE:
+        return g_strconcat("file ", config->name, NULL);
+    case IVSHMEM_MEMORY_DIR:
+        return g_strconcat("a file in ", config->name, NULL);
+    case IVSHMEM_MEMORY_HUGETLB:
+        return g_strdup("sealed memory of huge pages");
+    default:
+        return g_strdup("sealed memory");
+    }
+}
+
 static IvshmemMemory *memory_new(const IvshmemMemoryConfig *config)
 {
     IvshmemMemory *memory = g_new0(IvshmemMemory, 1);
@@ -323,6 +333,7 @@ static IvshmemMemory *memory_new(const IvshmemMemoryConfig *config)
     memory->lock = -1;
     memory->read_only = -1;
     memory->size = config->size;
+    memory->description = memory_describe(config);
     return memory;
 }
 
@@ -362,8 +373,6 @@ IvshmemMemory *ivshmem_memory_found_again(const IvshmemMemoryConfig *config,
     IvshmemMemory *memory = memory_new(config);
     struct stat st;
 
-    memory->description = in_dir ? g_strdup_printf("a file in %s", config->name)
-                                 : g_strdup("sealed memory");
     memory->fd = fd;
     memory->found = true;
     memory->sealed = (fcntl(fd, F_GET_SEALS) & seals) == seals;
@@ -448,6 +457,30 @@ IvshmemMemory *ivshmem_memory_restore(GVariant *saved,
         return NULL;
     }
     return memory;
+}
+
+bool ivshmem_memory_check(const IvshmemMemory *memory,
+                          const IvshmemMemoryConfig *config, GError **errp)
+{
+    g_autofree char *description = memory_describe(config);
+    IvshmemMemory want = {
+        .fd = memory->fd, .size = config->size, .description = description,
+    };
+    g_autofree char *wanted = NULL, *is = NULL;
+
+    if (!memory_round_up(&want, errp)) {
+        return false;
+    }
+    if (want.size == memory->size &&
+        strcmp(want.description, memory->description) == 0) {
+        return true;
+    }
+    wanted = ivshmem_value_format_size(want.size);
+    is = ivshmem_value_format_size(memory->size);
+    ivshmem_error(errp, "the server that runs has %s (%s), not %s (%s), and "
+                  "goes on; configure what it has, or stop it before the start",
+                  memory->description, is, description, wanted);
+    return false;
 }
 
 int ivshmem_memory_fd(const IvshmemMemory *memory)

@@ -39,6 +39,10 @@ IvshmemMemory *ivshmem_memory_restore(GVariant *saved,
                                       int (*fd_of)(int saved, void *opaque),
                                       void *opaque);
 
+/* Whether @memory is what @config describes. */
+bool ivshmem_memory_check(const IvshmemMemory *memory,
+                          const IvshmemMemoryConfig *config, GError **errp);
+
 /* Borrowed: for reading and writing. */
 int ivshmem_memory_fd(const IvshmemMemory *memory);
 

@@ -192,7 +192,7 @@ static char *state_read(const char *path, uid_t user)
 IvshmemState *ivshmem_state_open(const char *path, uid_t user)
 {
     IvshmemState *state = g_new0(IvshmemState, 1);
-    g_autofree char *text = state_read(path, user);
+    g_autofree char *text = path ? state_read(path, user) : NULL;
 
     state->fd = -1;
     state->path = g_strdup(path);

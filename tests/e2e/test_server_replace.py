@@ -139,7 +139,7 @@ class Failures(ReplaceTest):
         group("settle 1")
         error = self.fails("-F", "--config", self.config(self.TEXT.replace("1M", "2M")),
                            "--replace")
-        self.assertIn("memory of another size", error)
+        self.assertIn("the server that runs has sealed memory (1M), not sealed memory (2M)", error)
         self.goes_on(server, group)
         self.assertTrue(os.path.exists(self.path("a")))
 

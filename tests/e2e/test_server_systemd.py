@@ -107,7 +107,7 @@ class ManagedTest(ServerTest):
         self.manager = Manager(self.path("notify"))
         self.addCleanup(self.manager.close)
 
-    def launch(self, *options, fds=(), watchdog=None, ready=True):
+    def spawn(self, *options, fds=(), watchdog=None, preexec=None):
         """fds: (name, descriptor) pairs, passed as the manager passes them."""
         config = self.path("server.conf")
         with open(config, "w", encoding="ascii") as out:
@@ -117,13 +117,28 @@ class ManagedTest(ServerTest):
         if watchdog:
             env["WATCHDOG_USEC"] = str(watchdog)
         numbers = [fd for _, fd in fds]
-        server = self.start(support.Process(
+        return self.start(support.Process(
             [sys.executable, "-c", LAUNCHER, len(fds)] + numbers +
             [support.program("server"), "-F", "--config", config] + list(options),
-            name="ivshmem-server", pass_fds=tuple(numbers), env=env))
-        if ready:
-            self.manager.wait_for("READY=1")
+            name="ivshmem-server", pass_fds=tuple(numbers), env=env, preexec=preexec))
+
+    def launch(self, *options, **kwargs):
+        server = self.spawn(*options, **kwargs)
+        self.manager.wait_for("READY=1")
         return server
+
+    def kept(self):
+        """What the manager passes at the next start."""
+        self.manager.flush()
+        return sorted(self.manager.store.items())
+
+    def stop(self, server, number=signal.SIGTERM):
+        server.signal(number)
+        server.wait()
+        return self.kept()
+
+    def restart(self, server, number=signal.SIGTERM):
+        return self.launch("--fdstore", fds=self.stop(server, number))
 
     def client(self, name, *options):
         client = self.start(Load(self.path(name), *options))
@@ -179,13 +194,6 @@ class Activation(ManagedTest):
 
 
 class Store(ManagedTest):
-    def restart(self, server, number):
-        server.signal(number)
-        server.wait()
-        self.manager.flush()
-        kept = sorted(self.manager.store.items())
-        return self.launch("--fdstore", fds=kept)
-
     def test_restart_that_nobody_notices(self):
         server = self.launch("--fdstore")
         clients = [self.client("r", "--keep") for _ in range(3)] + [self.client("x", "--keep")]
@@ -196,7 +204,7 @@ class Store(ManagedTest):
         frames = group("settle 6")["frames"]
         inode = group("memory 0")["inode"]
         for _ in range(3):
-            server = self.restart(server, signal.SIGTERM)
+            server = self.restart(server)
         self.assertEqual(group("settle 6")["frames"], frames)
         self.assertEqual(group("verify"), {"rings": "6"})
         newcomer = self.client("r")
@@ -222,21 +230,16 @@ class Store(ManagedTest):
         server.signal(signal.SIGTERM)
         server.wait()
 
-
     def test_memory_survives_a_start_that_fails(self):
         server = self.launch("--fdstore")
         client = self.client("r")
         client("settle 0")
         inode = client("memory 0")["inode"]
         client.stop()
-        server.signal(signal.SIGKILL)
-        server.wait()
-        self.manager.flush()
-        kept = sorted(self.manager.store.items())
-        server = self.launch("--fdstore", "-p", self.path("none/pid"), fds=kept, ready=False)
+        kept = self.stop(server, signal.SIGKILL)
+        server = self.spawn("--fdstore", "-p", self.path("none/pid"), fds=kept)
         self.assertEqual(server.wait(), 1, server.err.text)
-        self.manager.flush()
-        self.launch("--fdstore", fds=sorted(self.manager.store.items()))
+        self.launch("--fdstore", fds=self.kept())
         client = self.client("r")
         client("settle 0")
         self.assertEqual(client("memory 0")["inode"], inode)
