@@ -302,13 +302,22 @@ static int take_all(IvshmemHandover *handover)
 }
 
 /* Whoever gives decides what is served, and which names go in the end. */
-static bool take_trusts(int sock, const IvshmemConfig *config)
+static bool take_trusts(int sock, const IvshmemConfig *config, GError **errp)
 {
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    return getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
-        (who.uid == 0 || who.uid == geteuid() || who.uid == config->user);
+    if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0) {
+        ivshmem_error(errp, "cannot tell whose the server to be replaced is: "
+                      "%s", g_strerror(errno));
+        return false;
+    }
+    if (who.uid != 0 && who.uid != geteuid() && who.uid != config->user) {
+        ivshmem_error(errp, "the server to be replaced runs as another user; "
+                      "stop it, or use another --control-socket");
+        return false;
+    }
+    return true;
 }
 
 IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
@@ -326,9 +335,7 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
                       ivshmem_strerror(sock));
         return NULL;
     }
-    if (!take_trusts(sock, config)) {
-        ivshmem_error(errp, "the server to be replaced runs as another user; "
-                      "stop it, or use another --control-socket");
+    if (!take_trusts(sock, config, errp)) {
         ivshmem_fd_close(&sock);
         return NULL;
     }

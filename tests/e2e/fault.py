@@ -68,6 +68,7 @@ ERRORS = {
                  errno.EPIPE),
     "sendmsg": (errno.EINTR, errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED),
     "setrlimit": (errno.EPERM,),
+    "socketpair": (errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     "shm_open": FILES,
     "socket": (errno.EMFILE, errno.ENFILE) + SOCKETS,
     "unlink": (errno.EPERM, errno.EROFS),

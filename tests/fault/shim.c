@@ -51,7 +51,8 @@
     call(readlink) call(recv) call(recvmsg) call(rename) call(send) \
     call(sendmmsg) call(sendmsg) call(setgid) call(setgroups) call(setrlimit) \
     call(setsid) call(setsockopt) call(setuid) call(shm_open) call(shm_unlink) \
-    call(socket) call(stat) call(syscall) call(unlink) call(write)
+    call(socket) call(socketpair) call(stat) call(syscall) call(unlink) \
+    call(write)
 
 #define FAULT_NUMBER(word) FAULT_##word,
 #define FAULT_NAME(word) { .name = #word },
@@ -164,6 +165,8 @@ FAULT_WRAP(int, getsockopt, (int fd, int level, int name, void *value,
 FAULT_WRAP(int, initgroups, (const char *user, gid_t group), (user, group))
 FAULT_WRAP(int, lchown, (const char *path, uid_t user, gid_t group),
            (path, user, group))
+FAULT_WRAP(int, socketpair, (int domain, int type, int protocol, int fds[2]),
+           (domain, type, protocol, fds))
 FAULT_WRAP(int, listen, (int fd, int backlog), (fd, backlog))
 FAULT_WRAP(int, memfd_create, (const char *name, unsigned flags),
            (name, flags))
