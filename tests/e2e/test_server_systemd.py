@@ -245,19 +245,84 @@ class Store(ManagedTest):
         self.assertEqual(client("memory 0")["inode"], inode)
 
 
+def call_sets():
+    """systemd's groups of system calls: {"@name": the names in it}."""
+    process = support.Process(["systemd-analyze", "syscall-filter"])
+    process.wait()
+    sets, lines = {}, process.out.text.splitlines()
+    process.stop()
+    for line in lines:
+        name = line.strip()
+        if line.startswith("@"):
+            group = sets.setdefault(name, set())
+        elif line.startswith("#"):
+            group = set()       # belongs to no set
+        elif name and not name.startswith("#"):
+            group.add(name)
+    return sets
+
+
 class Units(unittest.TestCase):
     UNITS = os.path.join(support.TOP, "contrib", "ivshmem-server", "systemd")
+    NAMES = ("ivshmem-server.service", "ivshmem-server@.service")
 
-    def test_sandbox(self):
+    def setUp(self):
         if not shutil.which("systemd-analyze"):
             self.skipTest("no systemd-analyze: apt-get install systemd")
+
+    def unit(self, name):
+        with open(os.path.join(self.UNITS, name + ".in"), encoding="ascii") as text:
+            return text.read()
+
+    def called(self, sets):
+        """The names of functions that are system calls, and what the code calls by number."""
+        if not shutil.which("nm"):
+            self.skipTest("no nm: apt-get install binutils")
+        process = support.Process(["nm", "-D", "--undefined-only", support.program("server")])
+        self.assertEqual(process.wait(), 0, process.err.text)
+        calls = set(re.findall(r" U (\w+)", process.out.text)) & set().union(*sets.values())
+        process.stop()
+        for folder in ("contrib/ivshmem-server", "subprojects/libivshmem"):
+            folder = os.path.join(support.TOP, folder)
+            for name in os.listdir(folder):
+                if name.endswith(".c"):
+                    with open(os.path.join(folder, name), encoding="ascii") as code:
+                        calls |= set(re.findall(r"\bSYS_(\w+)", code.read()))
+        return calls
+
+    def test_system_calls(self):
+        """Whatever the server calls, its sandbox allows: anything else would kill it."""
+        sets = call_sets()
+
+        def expand(word):
+            if word.startswith("@"):
+                return set().union(*map(expand, sets[word]))
+            return {word}
+
+        calls = self.called(sets)
+        self.assertIn("pidfd_getfd", calls)
+        # --user is not for units; syscall() and syslog() of libc are something else.
+        calls -= {"setuid", "setgroups", "syscall", "syslog"}
+        for name in self.NAMES:
+            allowed = set()
+            for sign, words in re.findall(r"^SystemCallFilter=(~?)(.*)", self.unit(name), re.M):
+                names = set().union(*map(expand, words.split()))
+                allowed = allowed - names if sign else allowed | names
+            self.assertEqual(calls - allowed, set(), name)
+
+    def test_tracing(self):
+        """pidfd_getfd() of a client's memory after a crash counts as tracing it."""
+        with open(os.path.join(support.TOP, "data", "apparmor", "ivshmem-server"),
+                  encoding="ascii") as profile:
+            self.assertRegex(profile.read(), r"(?m)^  ptrace \(.*\btrace\b.*\),$")
+
+    def test_sandbox(self):
         directory = support.temporary_directory()
         self.addCleanup(shutil.rmtree, directory)
-        for name in ("ivshmem-server.service", "ivshmem-server@.service"):
+        for name in self.NAMES:
             unit = os.path.join(directory, name.replace("@", "@x"))
-            with open(os.path.join(self.UNITS, name + ".in"), encoding="ascii") as text, \
-                    open(unit, "w", encoding="ascii") as out:
-                out.write(text.read().replace("@bindir@/ivshmem-server", "/bin/true"))
+            with open(unit, "w", encoding="ascii") as out:
+                out.write(self.unit(name).replace("@bindir@/ivshmem-server", "/bin/true"))
             process = support.Process(["systemd-analyze", "security", "--offline=true",
                                        "--threshold=40", unit])
             status = process.wait()
