@@ -24,6 +24,7 @@
 
 struct IvshmemHandover {
     int sock;                   /* -1: it came from the service manager */
+    uid_t user;                 /* that the predecessor may have become */
     GVariant *document;
     GHashTable *fds;            /* number in the document -> descriptor */
     GPtrArray *stored;          /* names the service manager has, or NULL */
@@ -39,7 +40,7 @@ int ivshmem_handover_write(GVariant *document);
 GVariant *ivshmem_handover_read(int file);
 
 /* With nothing in it so far. */
-IvshmemHandover *ivshmem_handover_new(int sock);
+IvshmemHandover *ivshmem_handover_new(const IvshmemConfig *config, int sock);
 
 /* Whether what is handed over has a place in @config. */
 bool ivshmem_handover_check(const IvshmemHandover *handover,
@@ -51,7 +52,7 @@ int ivshmem_handover_fd(int number, void *handover);
 /* Let the service manager close what it has kept. */
 void ivshmem_handover_forget(const IvshmemHandover *handover);
 
-/* The predecessor's sockets that nobody has taken go. */
+/* The predecessor's sockets that nobody has taken go, and their state files. */
 void ivshmem_handover_remove_rest(IvshmemHandover *handover);
 
 #endif /* IVSHMEM_SERVER_HANDOVER_INTERNAL_H */

@@ -246,8 +246,12 @@ void ivshmem_handover_remove_rest(IvshmemHandover *handover)
         };
 
         if (listener.fd >= 0) {
+            g_autofree char *file = g_strconcat(path, ".state", NULL);
+            IvshmemState *state = ivshmem_state_open(file, handover->user);
+
             ivshmem_log(G_LOG_LEVEL_MESSAGE, "closed socket %s, which is not "
                         "in the configuration", path);
+            ivshmem_state_close(state, ivshmem_state_found(state));
         }
         ivshmem_listener_close(&listener);
     }

@@ -260,7 +260,7 @@ static int store_take_all(StoreTaking *taking)
 IvshmemHandover *ivshmem_handover_from_store(const IvshmemConfig *config,
                                              GError **errp)
 {
-    IvshmemHandover *handover = ivshmem_handover_new(-1);
+    IvshmemHandover *handover = ivshmem_handover_new(config, -1);
     StoreTaking taking = {
         .handover = handover, .document = -1,
         .packs = g_array_new(FALSE, FALSE, sizeof(int)),

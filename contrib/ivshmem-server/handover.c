@@ -213,11 +213,12 @@ static void take_close(gpointer value)
     ivshmem_fd_close(&fd);
 }
 
-IvshmemHandover *ivshmem_handover_new(int sock)
+IvshmemHandover *ivshmem_handover_new(const IvshmemConfig *config, int sock)
 {
     IvshmemHandover *handover = g_new0(IvshmemHandover, 1);
 
     handover->sock = sock;
+    handover->user = config->user;
     handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
     return handover;
 }
@@ -339,7 +340,7 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
         ivshmem_fd_close(&sock);
         return NULL;
     }
-    handover = ivshmem_handover_new(sock);
+    handover = ivshmem_handover_new(config, sock);
     ret = take_all(handover);
     if (ret < 0) {
         ivshmem_error(errp, "the server to be replaced did not hand over: %s; "

@@ -202,6 +202,11 @@ IvshmemState *ivshmem_state_open(const char *path, uid_t user)
     return state;
 }
 
+bool ivshmem_state_found(const IvshmemState *state)
+{
+    return state->memory_ino;
+}
+
 void ivshmem_state_close(IvshmemState *state, bool remove)
 {
     if (!state) {

@@ -32,6 +32,9 @@ IvshmemProcess ivshmem_process_seen(pid_t pid);
  */
 IvshmemState *ivshmem_state_open(const char *path, uid_t user);
 
+/* Whether there was a file of that kind. */
+bool ivshmem_state_found(const IvshmemState *state);
+
 /* Written to @path from now on (NULL: nowhere); true if it was not before. */
 bool ivshmem_state_move(IvshmemState *state, const char *path);
 

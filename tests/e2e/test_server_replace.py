@@ -3,11 +3,17 @@
 import os
 import random
 import signal
+import subprocess
 import unittest
 
 import support
 from server_load import ConfigServer, Load
 from test_server_faults import ServerTest
+
+
+def become_nobody():
+    os.setgid(65534)
+    os.setuid(65534)
 
 
 class ReplaceTest(ServerTest):
@@ -143,6 +149,16 @@ class Failures(ReplaceTest):
         self.goes_on(server, group)
         self.assertTrue(os.path.exists(self.path("a")))
 
+    def test_pid_file_that_cannot_be_written(self):
+        server = self.start_server()
+        group = self.client("a", vectors=2)
+        group("join 2")
+        group("settle 1")
+        error = self.fails("-F", "--config", self.path("server.conf"), "--replace",
+                           "-p", self.path("missing/pid"))
+        self.assertIn("cannot write the pid file", error)
+        self.goes_on(server, group)
+
     def test_successor_that_dies_half_way(self):
         server = self.start_server()
         group = self.client("a", vectors=2)
@@ -163,11 +179,156 @@ class Failures(ReplaceTest):
         group("join 2")
         process = self.start(support.Process(
             [support.program("server"), "-F", "--config", self.path("server.conf"), "--replace"],
-            preexec=lambda: os.setuid(65534)))
+            preexec=become_nobody))
         self.assertEqual(process.wait(), 1)
         server.err.wait_for("refused to hand over to another user")
         group("join 1")
         group("settle 2")
+
+
+class Users(ReplaceTest):
+    """A predecessor decides what is served, and which files go in the end."""
+
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to be two users")
+        os.chmod(self.dir, 0o777)
+        self.TEXT = "[region a]\nsize=1M\nsocket=DIR/a\nmemory=file:DIR/memory\npersistent=no\n"
+        self.predecessor = self.start(ConfigServer("--config", self.config(), preexec=become_nobody))
+        self.group = self.client("a")
+        self.group("join 2")
+        self.group("settle 1")
+
+    def goes_on(self):
+        self.group("join 1")
+        self.group("settle 2")
+        self.assertIsNone(self.predecessor.status)
+        self.assertEqual(sorted(os.listdir(self.dir)),
+                         ["a", "a.ctl", "a.state", "memory", "server.conf"])
+
+    def test_root_does_not_trust_everybody(self):
+        error = self.fails("-F", "--config", self.path("server.conf"), "--replace")
+        self.assertIn("the server to be replaced runs as another user", error)
+        self.goes_on()
+
+    def test_root_trusts_the_user_it_becomes(self):
+        successor = self.start(ConfigServer("--config", self.path("server.conf"), "--replace",
+                                            "--user=nobody"))
+        self.assertEqual(self.predecessor.wait(), 0)
+        self.group("join 1")
+        self.group("settle 2")
+        self.assertEqual(successor.stop(), 0)
+        self.assertEqual(os.listdir(self.dir), ["server.conf"])
+
+    def test_user_that_cannot_be_had(self):
+        process = self.start(support.Process(
+            [support.program("server"), "-F", "--config", self.path("server.conf"), "--replace",
+             "--user=daemon"], preexec=become_nobody))
+        self.assertEqual(process.wait(), 1)
+        self.assertIn("cannot become user", process.err.text)
+        self.goes_on()
+
+
+class Changes(ReplaceTest):
+    """What may be different in the new configuration, and what may not."""
+
+    def refused(self, text, reason):
+        self.config(text)
+        error = self.fails("-F", "--config", self.path("server.conf"), "--replace")
+        self.assertIn(reason, error)
+
+    def test_other_memory(self):
+        a, b, c = (self.path(name) for name in "abc")
+        text = "[region r]\nsize=1M\nsocket=DIR/r\nmemory="
+        for memory, is_now, others in (
+                ("file:" + a, "file " + a + " (1M)", ("memfd", "file:" + b, "shm:NAME", "hugetlb")),
+                ("shm:NAME", "object /%s (1M)" % os.path.basename(self.dir),
+                 ("memfd", "file:" + c, "shm:NAMEx")),
+                ("memfd", "sealed memory (1M)", ("shm:NAME", "file:" + c, "hugetlb"))):
+            self.config(text + memory)
+            server = self.start(ConfigServer("--config", self.path("server.conf")))
+            for other in others:
+                with self.subTest(memory=memory, other=other):
+                    self.refused(text + other, "region r: the server that runs has ")
+                    self.refused(text + other, is_now + ", not ")
+                    self.assertFalse(os.path.exists(b) or os.path.exists(c))
+                    self.assertIsNone(server.status)
+            self.assertEqual(server.stop(), 0)
+            self.assertFalse(os.path.exists("/dev/shm/" + os.path.basename(self.dir)))
+
+    def test_huge_pages(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("needs root, to mount a hugetlbfs")
+        pages = self.path("pages")
+        os.mkdir(pages)
+        if subprocess.run(["mount", "-t", "hugetlbfs", "none", pages], check=False,
+                          stderr=subprocess.DEVNULL).returncode:
+            raise unittest.SkipTest("cannot mount a hugetlbfs")
+        self.addCleanup(subprocess.run, ["umount", pages], check=True)
+        self.TEXT = "[region a]\nsize=1M\nsocket=DIR/a\nmemory=file:DIR/pages/x\n"
+        server = self.start_server()
+        group = self.client("a")
+        group("join 1")
+        server = self.replace(server)
+        self.assertEqual(int(group("memory 0")["size"]), os.statvfs(pages).f_bsize)
+        self.refused(self.TEXT.replace("1M", "1G"), ", not file ")
+        self.assertIsNone(server.status)
+
+    def test_first_id(self):
+        self.TEXT = "[region a]\nsize=1M\nsocket=DIR/a\n"
+        server = self.start_server()
+        group = self.client("a")
+        group("join 3")
+        group("settle 2")
+        group("leave 1 1")
+        group("settle 1")
+        self.TEXT += "first-id=100\n"
+        self.replace(server)
+        group("join 2")
+        group("settle 3")
+        self.assertEqual(group("ids"), {"ids": "0,1,2,100,101"})
+
+    def test_sockets_that_are_gone(self):
+        self.TEXT = ("[region a]\nsize=1M\nsocket=DIR/old\n[client a/x]\nsocket=DIR/x\nid=7\n"
+                     "[client a/y]\nsocket=DIR/y\n[server]\ncontrol-socket=DIR/ctl\n")
+        server = self.start_server()
+        group = self.client("old")
+        group("join 2")
+        x = self.client("x")
+        x("join 1")
+        group("settle 2")
+        os.unlink(self.path("y"))
+        with support.socket.socket(support.socket.AF_UNIX) as another:
+            another.bind(self.path("y"))
+            self.TEXT = ("[region a]\nsize=1M\nsocket=DIR/new\n"
+                         "[server]\ncontrol-socket=DIR/ctl\n")
+            server = self.replace(server)
+        server.err.wait_for("closed socket .*/x, which is not in the configuration")
+        x("settle 2")
+        group("settle 2")
+        self.client("new")("join 1")
+        group("settle 3")
+        # Not what has taken a path meanwhile.
+        self.assertEqual(sorted(os.listdir(self.dir)),
+                         ["ctl", "new", "new.state", "server.conf", "y"])
+
+    def test_region_on_its_way_out(self):
+        server = self.start_server()
+        b = self.client("b", "--keep")
+        b("join 2")
+        b("settle 1")
+        self.TEXT = self.TEXT[:self.TEXT.index("[region b]")]
+        self.config()
+        server.signal(signal.SIGHUP)
+        server.err.wait_for("SIGHUP: read")
+        server = self.replace(server)
+        self.assertEqual(b("verify"), {"rings": "2"})
+        self.assertTrue(os.path.exists("/dev/shm/" + os.path.basename(self.dir)))
+        b("leave 0 1")
+        server.err.wait_for("region b: removed")
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(os.path.exists("/dev/shm/" + os.path.basename(self.dir)))
 
 
 class Random(ReplaceTest):

@@ -9,6 +9,7 @@
 #endif
 
 #include "fd-leak.h"
+#include "ivshmem-registry-state.h"
 #include "registry-model.h"
 #include "test-util.h"
 
@@ -349,6 +350,52 @@ static void test_memory_bounded_known(void)
     leave_all(registry);
 }
 
+static int same_fd(int saved, void *opaque)
+{
+    (void)opaque;
+    return saved;
+}
+
+static IvshmemRegistry *move(IvshmemRegistry *registry, uint16_t first_id)
+{
+    g_autoptr(GVariant) state =
+        g_variant_ref_sink(ivshmem_registry_save(registry));
+    IvshmemRegistry *successor = ivshmem_registry_restore(state, first_id,
+                                                          same_fd, NULL);
+
+    g_assert_nonnull(successor);
+    leave_all(registry);
+    return successor;
+}
+
+/* A successor may have another first id: it holds for those who come later. */
+static void test_other_first_id(void)
+{
+    IvshmemRegistry *registry = ivshmem_registry_new(IVSHMEM_ID_MAX - 2);
+    IvshmemMember *member;
+
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, 0);
+    leave(registry, member);
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, 0);
+    g_assert_cmpint(ivshmem_member_id(member), ==, IVSHMEM_ID_MAX - 1);
+    registry = move(registry, IVSHMEM_ID_MAX);
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, 0);
+    g_assert_cmpint(ivshmem_member_id(member), ==, IVSHMEM_ID_MAX);
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, IVSHMEM_E_FULL);
+    registry = move(registry, IVSHMEM_ID_MAX - 3);
+    for (unsigned id = IVSHMEM_ID_MAX - 3; id < IVSHMEM_ID_MAX - 1; id++) {
+        g_assert_cmpint(join_as(registry, ANY, &member), ==, 0);
+        g_assert_cmpint(ivshmem_member_id(member), ==, id);
+    }
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, IVSHMEM_E_FULL);
+    leave_all(registry);
+
+    registry = move(ivshmem_registry_new(5), 300);
+    g_assert_cmpint(join_as(registry, ANY, &member), ==, 0);
+    g_assert_cmpint(ivshmem_member_id(member), ==, 300);
+    leave_all(registry);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -359,6 +406,7 @@ int main(int argc, char **argv)
     fd_leak_add("/registry/any-is-picky", test_any_is_picky);
     fd_leak_add("/registry/exhaustion", test_exhaustion);
     fd_leak_add("/registry/full", test_full);
+    fd_leak_add("/registry/other-first-id", test_other_first_id);
     fd_leak_add("/registry/reuse-late", test_reuse_late);
     fd_leak_add("/registry/memory-bounded", test_memory_bounded);
     fd_leak_add("/registry/memory-bounded-untold", test_memory_bounded_untold);
