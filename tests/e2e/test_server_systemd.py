@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ivshmem-server under a service manager: a small one of our own that speaks systemd's protocols."""
+import glob
 import os
 import re
 import shutil
@@ -274,6 +275,14 @@ class Units(unittest.TestCase):
         with open(os.path.join(self.UNITS, name + ".in"), encoding="ascii") as text:
             return text.read()
 
+    def code(self):
+        text = ""
+        for folder in ("contrib/ivshmem-server", "subprojects/libivshmem"):
+            for name in glob.glob(os.path.join(support.TOP, folder, "*.c")):
+                with open(name, encoding="ascii") as code:
+                    text += code.read()
+        return text
+
     def called(self, sets):
         """The names of functions that are system calls, and what the code calls by number."""
         if not shutil.which("nm"):
@@ -283,13 +292,7 @@ class Units(unittest.TestCase):
             self.skipTest("not a program but a wrapper: " + process.err.text)
         calls = set(re.findall(r" U (\w+)", process.out.text)) & set().union(*sets.values())
         process.stop()
-        for folder in ("contrib/ivshmem-server", "subprojects/libivshmem"):
-            folder = os.path.join(support.TOP, folder)
-            for name in os.listdir(folder):
-                if name.endswith(".c"):
-                    with open(os.path.join(folder, name), encoding="ascii") as code:
-                        calls |= set(re.findall(r"\bSYS_(\w+)", code.read()))
-        return calls
+        return calls | set(re.findall(r"\bSYS_(\w+)", self.code()))
 
     def test_system_calls(self):
         """Whatever the server calls, its sandbox allows: anything else would kill it."""
@@ -311,11 +314,18 @@ class Units(unittest.TestCase):
                 allowed = allowed - names if sign else allowed | names
             self.assertEqual(calls - allowed, set(), name)
 
-    def test_tracing(self):
-        """pidfd_getfd() of a client's memory after a crash counts as tracing it."""
+    def test_profile(self):
+        """AppArmor's."""
         with open(os.path.join(support.TOP, "data", "apparmor", "ivshmem-server"),
-                  encoding="ascii") as profile:
-            self.assertRegex(profile.read(), r"(?m)^  ptrace \(.*\btrace\b.*\),$")
+                  encoding="ascii") as text:
+            profile = text.read()
+        # pidfd_getfd() of a client's memory after a crash counts as tracing it.
+        self.assertRegex(profile, r"(?m)^  ptrace \(.*\btrace\b.*\),$")
+        # notify(3) of libsystemd takes a datagram socket, all others are our own.
+        kinds = set(re.findall(r"\bSOCK_(STREAM|DGRAM|SEQPACKET)\b", self.code()))
+        self.assertIn("SEQPACKET", kinds)
+        for kind in kinds | {"DGRAM"}:
+            self.assertIn("  network unix %s,\n" % kind.lower(), profile)
 
     def test_sandbox(self):
         directory = support.temporary_directory()
