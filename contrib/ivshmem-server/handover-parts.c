@@ -141,16 +141,16 @@ IvshmemRegistry *ivshmem_handover_registry(IvshmemHandover *handover,
     return registry;
 }
 
-/* Takes @saved. */
+/* Takes @saved, which is to be what @config (NULL: anything) describes. */
 static IvshmemMemory *take_memory(IvshmemHandover *handover, GVariant *saved,
-                                  const IvshmemRegionConfig *config,
+                                  const IvshmemMemoryConfig *config,
                                   GError **errp)
 {
     IvshmemMemory *memory = ivshmem_memory_restore(saved, ivshmem_handover_fd, handover);
 
     if (!memory) {
         ivshmem_error(errp, "the memory was not handed over as it should be");
-    } else if (!ivshmem_memory_check(memory, &config->memory, errp)) {
+    } else if (config && !ivshmem_memory_check(memory, config, errp)) {
         ivshmem_memory_close(memory, false);
         memory = NULL;
     }
@@ -162,6 +162,7 @@ IvshmemMemory *ivshmem_handover_memory(IvshmemHandover *handover,
                                        const IvshmemRegionConfig *config,
                                        GError **errp)
 {
+    const IvshmemMemoryConfig *want = &config->memory;
     GVariant *saved = NULL;
     IvshmemMemory *memory;
 
@@ -171,8 +172,11 @@ IvshmemMemory *ivshmem_handover_memory(IvshmemHandover *handover,
 
         g_variant_get_child(wrapped, 7, "v", &saved);
         g_variant_unref(wrapped);
+        if (!config->common->socket.path && !config->clients->len) {
+            want = NULL;        /* it is as it is, until it goes */
+        }
     }
-    memory = take_memory(handover, saved, config, errp);
+    memory = take_memory(handover, saved, want, errp);
     if (!memory) {
         g_prefix_error(errp, "region %s: ", config->name);
     }

@@ -501,7 +501,8 @@ void ivshmem_region_close_old(IvshmemRegion *region,
     if (!ivshmem_memory_config_equal(&region->config->memory,
                                      &config->memory)) {
         ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: its memory cannot change "
-                    "while the server runs; restart it", config->name);
+                    "while the server runs; stop it, and start it again",
+                    config->name);
     } else {
         region->keep_memory =
             ivshmem_memory_config_is_persistent(&config->memory);

@@ -211,6 +211,13 @@ class Closing(StoreTest):
         self.assertFalse(os.path.exists("/dev/shm/" + self.shm))
         self.assertEqual(self.names(), ["ivshmem-memory-r"])
 
+    def test_was_to_have_other_memory(self):
+        self.reload(R + Q.replace("NAME", self.shm))
+        self.reload(R + Q.replace("shm:NAME", "memfd"))
+        self.running.err.wait_for("region q: its memory cannot change")
+        self.reload(R)
+        self.restart(self.running)
+
     def test_comes_back(self):
         self.restart(self.running)
         self.reload(R + Q.replace("NAME", self.shm))
