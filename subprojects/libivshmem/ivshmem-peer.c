@@ -130,7 +130,7 @@ static int peer_take_memory(IvshmemPeer *peer, int fd)
     return 0;
 }
 
-/* The rings of an eventfd of ours become an event.  0, -EAGAIN: none, or why. */
+/* The rings of an eventfd of ours become an event.  0, -EAGAIN or why not. */
 static int peer_count_rings(IvshmemPeer *peer, int fd, uint32_t vector)
 {
     IvshmemPeerEvent event = { .type = IVSHMEM_PEER_RUNG, .vector = vector };
