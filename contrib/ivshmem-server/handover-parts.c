@@ -131,8 +131,8 @@ IvshmemRegistry *ivshmem_handover_registry(IvshmemHandover *handover,
     IvshmemRegistry *registry = NULL;
 
     if (take_region(handover, config->name, NULL, &saved, NULL)) {
-        registry = ivshmem_registry_restore(saved, config->first_id, ivshmem_handover_fd,
-                                            handover);
+        registry = ivshmem_registry_restore(saved, config->first_id,
+                                            ivshmem_handover_fd, handover);
     }
     if (!registry) {
         ivshmem_error(errp, "region %s was not handed over as it should be",
@@ -146,7 +146,8 @@ static IvshmemMemory *take_memory(IvshmemHandover *handover, GVariant *saved,
                                   const IvshmemMemoryConfig *config,
                                   GError **errp)
 {
-    IvshmemMemory *memory = ivshmem_memory_restore(saved, ivshmem_handover_fd, handover);
+    IvshmemMemory *memory = ivshmem_memory_restore(saved, ivshmem_handover_fd,
+                                                   handover);
 
     if (!memory) {
         ivshmem_error(errp, "the memory was not handed over as it should be");

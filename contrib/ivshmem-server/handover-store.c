@@ -122,8 +122,8 @@ bool ivshmem_handover_store(IvshmemServer *server)
     }
     store_close_all(packs);
     if (ret < 0) {
-        ivshmem_log(G_LOG_LEVEL_CRITICAL, "cannot leave %u descriptors with the "
-                    "service manager: %s; clients have to connect again",
+        ivshmem_log(G_LOG_LEVEL_CRITICAL, "cannot leave %u descriptors with "
+                    "the service manager: %s; clients have to connect again",
                     fds->len, ivshmem_strerror(ret));
         return false;
     }

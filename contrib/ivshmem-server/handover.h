@@ -25,9 +25,9 @@ IvshmemHandover *ivshmem_handover_take(const IvshmemConfig *config,
 
 /*
  * The same by way of the service manager, which keeps everything until the
- * successor starts.  ivshmem_handover_reserve() comes early, and sees to it that
- * storing does not fail for want of descriptors; where it fails all the same,
- * nothing is kept.
+ * successor starts.  ivshmem_handover_reserve() comes early, and sees to it
+ * that storing does not fail for want of descriptors; where it fails all the
+ * same, nothing is kept.
  */
 void ivshmem_handover_reserve(const IvshmemServer *server);
 bool ivshmem_handover_store(IvshmemServer *server);

@@ -504,8 +504,8 @@ bool ivshmem_memory_prepare_read_only(IvshmemMemory *memory, GError **errp)
     }
     if (memory->shm_name || memory->path) {
         ivshmem_error(errp, "%s has a name to be opened by, so that "
-                      "access=read-only cannot be granted; stop the server, and "
-                      "start it with memory=memfd", memory->description);
+                      "access=read-only cannot be granted; stop the server, "
+                      "and start it with memory=memfd", memory->description);
         return false;
     }
     memory->read_only = open(self, O_RDONLY | O_CLOEXEC);
