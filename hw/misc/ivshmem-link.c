@@ -501,10 +501,13 @@ static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
     link->errp = NULL;
 
     if (!link->has_memory && !*errp) {
-        error_setg(errp, "%s within %" PRIu32 " ms", link->turned_away
-                   ? IVSHMEM_LINK_CLOSED ", each time" : link->session
-                   ? "the server did not complete the handshake"
-                   : "no server to connect to", timeout_ms);
+        error_setg(errp, link->turned_away
+                   ? IVSHMEM_LINK_CLOSED ", each time within %" PRIu32 " ms"
+                   : link->session
+                   ? "the server did not complete the handshake within %"
+                     PRIu32 " ms"
+                   : "no server to connect to within %" PRIu32 " ms",
+                   timeout_ms);
         error_append_hint(errp, "Check that an ivshmem server is at the other "
                           "end, or raise handshake-timeout.\n");
     }
