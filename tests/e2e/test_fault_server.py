@@ -187,12 +187,18 @@ class Lives(support.TestCase):
         print("     %d calls of %d functions" % (sum(counts.values()), len(counts)), flush=True)
         self.assertEqual(tried, len(faults))
 
+    @staticmethod
+    def symbols(name, *options):
+        return subprocess.run(["nm", *options, support.program(name)], check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
+
     def test_the_shim_knows_every_system_call(self):
         if not shutil.which("nm"):
             self.skipTest("no nm: apt-get install binutils")
         for name in ("server", "client"):
-            listed = subprocess.run(["nm", "-D", "--undefined-only", support.program(name)],
-                                    check=True, stdout=subprocess.PIPE, text=True).stdout
+            if "__gcov_" in self.symbols(name):
+                self.skipTest("built to count coverage, which makes calls of its own")
+            listed = self.symbols(name, "-D", "--undefined-only")
             taken = set(re.findall(r" U (\w+)@GLIBC", listed))
             plain = {call.replace("v64v2", "v2").replace("64", "") for call in taken}
             self.assertEqual(plain - {call.replace("64", "") for call in HARMLESS} -

@@ -141,8 +141,8 @@ class Tool(vm.LinuxTestCase):
         self.tool("bind")
         text = self.vm.check(
             ": >/tmp/first; ivshmem-guest chat 1 -v -t 20 -d 00:05.0 >/tmp/first 2>&1 & PID=$!; "
-            "until grep -q . /tmp/first; do :; done; ivshmem-guest ring 0 -d 00:05.0; "
-            "echo status $?; kill $PID; wait; ivshmem-guest ring 0 -d 00:05.0; echo status $?")
+            "until grep -q . /tmp/first; do :; done; ivshmem-guest ring 9 -d 00:05.0; "
+            "echo status $?; kill $PID; wait; ivshmem-guest ring 9 -d 00:05.0; echo status $?")
         self.assertIn("has it mapped; end that, or boot this guest with iomem=relaxed\nstatus 1",
                       text)
         self.assertTrue(text.endswith("\nstatus 0\n"), text)
