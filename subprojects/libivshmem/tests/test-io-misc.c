@@ -365,6 +365,7 @@ static void test_is_eventfd_without_proc(void)
         g_assert_cmpint(access("/proc/self", F_OK), ==, -1);
         check_what_is_an_eventfd("/file");
         g_assert_cmpint(group < 0 ? 0 : ivshmem_io_is_eventfd(group), ==, 0);
+        g_free(g_steal_pointer(&path));     /* valgrind looks here, too */
         _exit(0);
     }
     g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);

@@ -93,7 +93,7 @@ static void test_look_again(void)
 
 static void test_refused(void)
 {
-    int numbers[IVSHMEM_IO_PACK_MAX], fds[IVSHMEM_IO_PACK_MAX];
+    int numbers[IVSHMEM_IO_PACK_MAX] = { 0 }, fds[IVSHMEM_IO_PACK_MAX];
     Pack pack;
 
     pack_init(&pack);
