@@ -145,6 +145,7 @@ class Clients(ConfigTest):
         self.refused("camera", "its id is in use", server, vectors=2)
         first("settle 0")
         first.stop()
+        server.err.wait_for("left")
         again = self.connect("camera", vectors=2)
         again("join 1")
         again("settle 0")
