@@ -55,6 +55,7 @@ typedef enum PeerVectorState {
 typedef struct PeerVector {
     struct rcu_head rcu;
     EventNotifier notifier;
+    int users;                  /* us, and vCPUs that are ringing */
     uint32_t doorbell;          /* the value that rings it */
     int state;
     QTAILQ_ENTRY(PeerVector) change;
@@ -119,10 +120,17 @@ static Peer *peers_find(const IvshmemPeers *peers, uint16_t id)
 
 /* Vectors */
 
-static void peer_vector_free(PeerVector *vector)
+/*
+ * The descriptor is closed by its last user and not by RCU, whose callbacks
+ * wait for the big lock: peers that come and go faster would use up all that
+ * QEMU may have.
+ */
+static void peer_vector_put(PeerVector *vector)
 {
-    event_notifier_cleanup(&vector->notifier);
-    g_free(vector);
+    if (qatomic_fetch_dec(&vector->users) == 1) {
+        event_notifier_cleanup(&vector->notifier);
+        g_free_rcu(vector, rcu);
+    }
 }
 
 static void peers_schedule_flush(IvshmemPeers *peers)
@@ -161,7 +169,7 @@ static unsigned peers_unmap(IvshmemPeers *peers)
     }
     memory_region_transaction_commit();
     QTAILQ_FOREACH_SAFE(v, &done, change, next) {
-        call_rcu(v, peer_vector_free, rcu);
+        peer_vector_put(v);
     }
     return n;
 }
@@ -225,7 +233,7 @@ static void peers_map_rung(void *opaque)
     while ((v = QSLIST_FIRST(&rung))) {
         QSLIST_REMOVE_HEAD(&rung, rung);
         if (qatomic_read(&v->state) == VECTOR_GONE) {
-            call_rcu(v, peer_vector_free, rcu);
+            peer_vector_put(v);
         } else {
             peer_vector_map(peers, v);
         }
@@ -238,6 +246,7 @@ static PeerVector *peer_vector_new(IvshmemPeers *peers, uint32_t doorbell,
     PeerVector *v = g_new0(PeerVector, 1);
 
     event_notifier_init_fd(&v->notifier, fd);
+    v->users = 1;
     v->doorbell = doorbell;
     if (peers->doorbell && peers->mapped < IVSHMEM_PEERS_EAGER) {
         peer_vector_map(peers, v);
@@ -245,7 +254,6 @@ static PeerVector *peer_vector_new(IvshmemPeers *peers, uint32_t doorbell,
     return v;
 }
 
-/* vCPUs may still be ringing @v: it is freed when they have finished. */
 static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
 {
     if (!v) {
@@ -266,17 +274,23 @@ static void peer_vector_drop(IvshmemPeers *peers, PeerVector *v)
     default:
         break;
     }
-    call_rcu(v, peer_vector_free, rcu);
+    peer_vector_put(v);
 }
 
-static void peer_vector_ring(IvshmemPeers *peers, PeerVector *v)
+/* Within an RCU read-side section.  False if @v has gone. */
+static bool peer_vector_ring(IvshmemPeers *peers, PeerVector *v)
 {
+    if (!qatomic_fetch_inc_nonzero(&v->users)) {
+        return false;
+    }
     ivshmem_ring_eventfd(event_notifier_get_fd(&v->notifier));
     if (peers->doorbell &&
         qatomic_cmpxchg(&v->state, VECTOR_IDLE, VECTOR_RUNG) == VECTOR_IDLE) {
         QSLIST_INSERT_HEAD_ATOMIC(&peers->rung, v, rung);
         qemu_bh_schedule(peers->map_rung);
     }
+    peer_vector_put(v);
+    return true;
 }
 
 /* Slots */
@@ -392,11 +406,7 @@ bool ivshmem_peers_ring(IvshmemPeers *peers, uint16_t id, uint16_t vector)
     if (vector < qatomic_load_acquire(&slots->n)) {
         v = qatomic_rcu_read(&slots->vector[vector]);
     }
-    if (!v) {
-        return false;
-    }
-    peer_vector_ring(peers, v);
-    return true;
+    return v && peer_vector_ring(peers, v);
 }
 
 /* Lists after a reconnection */
@@ -481,7 +491,7 @@ static void peers_reclaim(IvshmemPeers *peers)
 
     while ((v = QSLIST_FIRST(&peers->rung))) {
         QSLIST_REMOVE_HEAD(&peers->rung, rung);
-        peer_vector_free(v);
+        peer_vector_put(v);
     }
     qemu_bh_delete(peers->map_rung);
     qht_destroy(&peers->table);

@@ -403,9 +403,13 @@ static void test_d18_peer_65535(const char *machine)
     end(&t);
 }
 
-/* D28: every ID joins and leaves, and they come round */
+/*
+ * D28: every ID joins and leaves, and they come round, faster than RCU frees
+ * what was theirs
+ */
 static void test_d28_ids_come_round(const char *machine)
 {
+    struct rlimit few;
     unsigned fds_before;
     Scripted t;
     int fd;
@@ -413,6 +417,11 @@ static void test_d28_ids_come_round(const char *machine)
     begin(&t, machine, NULL, 1, NULL);
     ivshmem_vm_settle(t.vm);
     fds_before = ivshmem_vm_fds(t.vm);
+    g_assert_cmpint(prlimit(qtest_pid(t.vm->qts), RLIMIT_NOFILE, NULL, &few),
+                    ==, 0);
+    few.rlim_cur = fds_before + 512;
+    g_assert_cmpint(prlimit(qtest_pid(t.vm->qts), RLIMIT_NOFILE, &few, NULL),
+                    ==, 0);
     ivshmem_eventfds_new(&fd, 1);
     for (unsigned i = 2; i < 65536 + 8; i++) {
         if (i % 65536 != 1) {
