@@ -24,6 +24,7 @@
 
 struct IvshmemHandover {
     int sock;                   /* -1: it came from the service manager */
+    int file;                   /* of the document, with @sock */
     uid_t user;                 /* that the predecessor may have become */
     GVariant *document;
     GHashTable *fds;            /* number in the document -> descriptor */

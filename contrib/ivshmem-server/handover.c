@@ -9,7 +9,9 @@
  * those that follow and a descriptor of the document, a serialized GVariant;
  * the others a descriptor each, with the number by which the document calls it.
  * The successor answers with one byte, and then sees the end; or one byte, if
- * its predecessor goes on after all.
+ * its predecessor goes on after all.  Either may be stopped at any moment: who
+ * serves is decided by who reads the document's last byte, through the open
+ * file that both have.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -135,6 +137,18 @@ int ivshmem_handover_write(GVariant *document)
     return fd < 0 ? -errno : ivshmem_fd_steal(&fd);
 }
 
+/* 1: the one who asks decides; 0: the other one has decided; or -errno. */
+static int handover_decide(int file)
+{
+    char last;
+    ssize_t n;
+
+    do {
+        n = read(file, &last, 1);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (int)n;
+}
+
 /* Others wait meanwhile: it is a matter of milliseconds. */
 static int give_frames(int sock, const IvshmemFrame *frames, size_t n)
 {
@@ -153,27 +167,34 @@ static int give_frames(int sock, const IvshmemFrame *frames, size_t n)
     return 0;
 }
 
+/* The document's file, or -errno. */
 static int give_all(IvshmemServer *server, int sock)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
     g_autoptr(GVariant) document = ivshmem_handover_document(server, fds);
     IVSHMEM_FD_AUTO int file = ivshmem_handover_write(document);
     g_autofree IvshmemFrame *frames = g_new(IvshmemFrame, fds->len + 1);
+    int ret;
 
+    if (file >= 0 && lseek(file, -1, SEEK_END) < 0) {
+        return -errno;
+    }
     frames[0] = (IvshmemFrame) { fds->len, file };
     for (unsigned i = 0; i < fds->len; i++) {
         int fd = g_array_index(fds, int, i);
 
         frames[i + 1] = (IvshmemFrame) { fd, fd };
     }
-    return file < 0 ? file : give_frames(sock, frames, fds->len + 1);
+    ret = file < 0 ? file : give_frames(sock, frames, fds->len + 1);
+    return ret < 0 ? ret : ivshmem_fd_steal(&file);
 }
 
 static int give_and_wait(IvshmemServer *server, int sock)
 {
-    int ret = give_all(server, sock);
+    IVSHMEM_FD_AUTO int file = give_all(server, sock);
     ssize_t n = 0;
     char byte;
+    int ret = MIN(file, 0);
 
     if (ret == 0) {
         ret = ivshmem_control_wait(sock, POLLIN);
@@ -183,6 +204,12 @@ static int give_and_wait(IvshmemServer *server, int sock)
             n = read(sock, &byte, 1);
         } while (n < 0 && errno == EINTR);
         ret = n < 0 ? -errno : n == 0 ? IVSHMEM_E_EOF : 0;
+    }
+    /* It may have confirmed long ago, and gone. */
+    if (ret == 0) {
+        ret = recv(sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0
+            ? 0 : handover_decide(file);
+        ret = ret == 1 ? 0 : ret == 0 ? IVSHMEM_E_EOF : ret;
     }
     return ret;
 }
@@ -218,6 +245,7 @@ IvshmemHandover *ivshmem_handover_new(const IvshmemConfig *config, int sock)
     IvshmemHandover *handover = g_new0(IvshmemHandover, 1);
 
     handover->sock = sock;
+    handover->file = -1;
     handover->user = config->user;
     handover->fds = g_hash_table_new_full(NULL, NULL, NULL, take_close);
     return handover;
@@ -286,11 +314,11 @@ static int take_all(IvshmemHandover *handover)
     if (ret < 0) {
         return ret;
     }
-    handover->document = ivshmem_handover_read(frame.fd);
+    handover->file = ivshmem_fd_steal(&frame.fd);
+    handover->document = ivshmem_handover_read(handover->file);
     if (!handover->document) {
         ret = errno ? -errno : -EBADMSG;
     }
-    ivshmem_fd_close(&frame.fd);
     for (count = frame.value; ret == 0 && count > 0; count--) {
         ret = take_frame(handover->sock, &frame);
         if (ret < 0) {
@@ -359,6 +387,7 @@ void ivshmem_handover_free(IvshmemHandover *handover)
         return;
     }
     ivshmem_fd_close(&handover->sock);
+    ivshmem_fd_close(&handover->file);
     g_clear_pointer(&handover->document, g_variant_unref);
     g_clear_pointer(&handover->stored, g_ptr_array_unref);
     g_hash_table_unref(handover->fds);
@@ -374,9 +403,20 @@ static bool take_confirm(IvshmemHandover *handover, GError **errp)
     do {
         n = send(handover->sock, &byte, 1, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
-    ret = n < 0 ? -errno : ivshmem_control_wait(handover->sock, POLLIN);
-    if (n < 0 || ret == IVSHMEM_E_TIMEOUT) {
-        ivshmem_error(errp, "the server to be replaced does not end: %s",
+    if (n < 0) {
+        ivshmem_error(errp, "the server to be replaced does not wait for us, "
+                      "and goes on: %s", g_strerror(errno));
+        return false;
+    }
+    ret = ivshmem_control_wait(handover->sock, POLLIN);
+    while (ret == IVSHMEM_E_TIMEOUT &&
+           handover_decide(handover->file) != 1) {
+        /* It has decided to end, and is about to. */
+        ret = ivshmem_control_wait(handover->sock, POLLIN);
+    }
+    if (ret == IVSHMEM_E_TIMEOUT) {
+        ivshmem_error(errp, "the server to be replaced does not end: %s; if "
+                      "it is stopped (SIGSTOP), let it continue, or end it",
                       ivshmem_strerror(ret));
         return false;
     }

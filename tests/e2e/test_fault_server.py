@@ -55,7 +55,7 @@ fflush fprintf fputs fwrite geteuid getpid gettid isatty memchr memcmp memcpy me
 printf puts readdir64 setlocale signal sigaction snprintf strchr strcmp strcspn strerror strlen
 strncmp strrchr strspn strstr strtol strtoul sysconf syslog clock_gettime __stack_chk_fail
 free getgrnam getpwnam getpwuid localtime_r setvbuf strftime kill waitpid
-getegid shutdown
+getegid lseek shutdown
 """.split())
 
 
