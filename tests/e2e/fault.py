@@ -80,7 +80,7 @@ ERRORS = {
 class Fault(NamedTuple):
     """
     The n-th call (from 1 on) of a function fails once with an errno, or all from it on; n = 0:
-    none does.
+    none does.  With WAIT the program stops (SIGSTOP) before that call, which then does its work.
     """
     call: str
     nth: int
@@ -96,6 +96,7 @@ class Fault(NamedTuple):
 
 
 NONE = Fault("", 0, 0)
+WAIT = 0
 
 
 def plan(counts, calls=None, everything=EXHAUSTIVE):

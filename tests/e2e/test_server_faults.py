@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ivshmem-server against the faults of the incumbent's (docs/tools/ivshmem-server.rst): S1 to S8,
+"""ivshmem-server against the faults of the incumbent's (docs/tools/ivshmem-server.rst): S1 to S7,
 S11, S15 and S16, one class for each."""
 import os
 import resource
@@ -293,57 +293,6 @@ class CleanUp(ServerTest):
             self.assertEqual(memory.read(8), b"precious")
         self.assertEqual(second.stop(), 0)
         self.assertFalse(os.path.exists(path))
-
-
-class ExistingMemory(ServerTest):
-    """S8"""
-
-    def make(self, size, contents=b"precious"):
-        name = "ivshmem-test-%s" % os.path.basename(self.dir)
-        path = os.path.join("/dev/shm", name)
-        with open(path, "wb") as memory:
-            memory.write(contents)
-            memory.truncate(size)
-        self.addCleanup(lambda: os.path.exists(path) and os.unlink(path))
-        return name, path
-
-    # R-SRV-18
-    def test_other_sizes_are_refused_and_kept(self):
-        for size in (8 * MIB, 1 * MIB, 4 * MIB + 1):
-            name, path = self.make(size)
-            error = self.fails("-F", "-S", self.path("s"), "-M", name, "-l", "4M")
-            self.assertIn("not 4M", error)
-            self.assertIn(name, error)
-            self.assertEqual(os.stat(path).st_size, size)
-            self.assertFalse(os.path.exists(self.path("s")))
-
-    # R-SRV-18
-    def test_the_right_size_is_used_and_stays(self):
-        name, path = self.make(4 * MIB)
-        server = self.server("-M", name)
-        group = self.load(server)
-        group("join 1")
-        group("settle 0")
-        self.assertEqual(int(group("memory 0")["inode"]), os.stat(path).st_ino)
-        self.assertEqual(server.stop(), 0)
-        with open(path, "rb") as memory:
-            self.assertEqual(memory.read(8), b"precious")
-
-    def test_symbolic_link(self):
-        name, path = self.make(4 * MIB)
-        link = path + "-link"
-        os.symlink(path, link)
-        self.addCleanup(os.unlink, link)
-        error = self.fails("-F", "-S", self.path("s"), "-M", name + "-link")
-        self.assertIn("symbolic link", error)
-
-    def test_two_servers_with_one_object(self):
-        first = self.server()
-        second = self.server("-M", first.shm_name)
-        self.assertEqual(first.stop(), 0)
-        group = self.load(second)
-        group("join 1")
-        group("settle 0")
 
 
 class Daemon(ServerTest):

@@ -2,9 +2,11 @@
 """ivshmem-server, option by option."""
 import grp
 import os
+import signal
 import stat
 import unittest
 
+import fault
 import support
 from test_server_faults import ServerTest
 
@@ -138,6 +140,25 @@ class Options(ServerTest):
         st = os.stat(server.socket)
         self.assertEqual((st.st_uid, grp.getgrgid(st.st_gid).gr_name, stat.S_IMODE(st.st_mode)),
                          (65534, "nogroup", 0o660))
+
+    # R-SRV-22
+    def test_private_until_it_has_its_owner(self):
+        if os.geteuid() != 0:
+            raise unittest.SkipTest("only root can give files away")
+        self.addCleanup(os.umask, os.umask(0))
+        control, path = fault.Control(self.dir), self.path("s")
+        self.addCleanup(control.close)
+        control.arm(fault.Fault("lchown", 1, fault.WAIT))
+        server = self.start(support.Process(
+            [support.program("server"), "-F", "-S", path, "-m", self.dir, "-l", "64K",
+             "--socket-group=nogroup"], env=control.env))
+        limit = support.Deadline()
+        while not control.hits:
+            self.assertFalse(limit.expired(), server.err.text)
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        server.signal(signal.SIGCONT)
+        server.err.wait_for("region default: .*socket")
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o660)
 
     # R-SRV-12
     def test_a_client_that_talks(self):

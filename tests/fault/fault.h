@@ -23,7 +23,7 @@ typedef struct FaultControl {
     uint32_t on;                /* count and fail; else all calls pass */
     uint32_t which;             /* entry of @call that is to fail, ... */
     uint32_t nth;               /* ... the first being 1; 0: none */
-    int32_t error;              /* with this errno */
+    int32_t error;              /* with this errno; 0: SIGSTOP, and then call */
     uint32_t from;              /* not only that one, but all from it on */
     uint32_t hits;              /* calls that failed so */
     uint32_t unused;

@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -95,7 +96,7 @@ static bool fault_is_glib(const void *caller)
     return dladdr(caller, &info) && strstr(info.dli_fname, "libglib");
 }
 
-/* Whether this call is to fail; errno is set then. */
+/* Whether this call is to fail; errno is set then.  Error 0: it waits. */
 static bool fault_strikes(uint32_t number, const void *caller)
 {
     FaultControl *control = fault_control;
@@ -112,6 +113,10 @@ static bool fault_strikes(uint32_t number, const void *caller)
         return false;
     }
     control->hits++;
+    if (!control->error) {
+        raise(SIGSTOP);
+        return false;
+    }
     errno = control->error;
     return true;
 }
