@@ -12,6 +12,15 @@ from server_load import ConfigServer, Load
 from test_server_faults import ServerTest
 
 
+def names(answer):
+    """Of all members, however deep."""
+    if isinstance(answer, list):
+        return set().union(*map(names, answer))
+    if isinstance(answer, dict):
+        return set(answer).union(*map(names, answer.values()))
+    return set()
+
+
 class Status(ServerTest):
     def ask(self, server, *options):
         process = self.start(support.Process([support.program("server"), "-S", server.socket] +
@@ -106,6 +115,17 @@ class Status(ServerTest):
         types = dict(re.findall(r"# TYPE (\S+) (\S+)", text))
         self.assertEqual(types["ivshmem_clients"], "gauge")
         self.assertEqual(types["ivshmem_frames_total"], "counter")
+
+    def test_the_manual_page_has_every_name(self):
+        page = os.path.join(support.TOP, "docs/tools/ivshmem-server.rst")
+        with open(page, encoding="utf-8") as file:
+            section = file.read().split("\nStatus\n------\n")[1].split("\n------")[0]
+        told = set(re.findall(r"``([a-z_]+)``", section))
+        metrics = {name for name in told if name.startswith("ivshmem_")}
+        server = self.server()
+        self.load(server)("join 1")
+        self.assertEqual(set(re.findall(r"# TYPE (\S+)", self.ask(server, "--metrics"))), metrics)
+        self.assertEqual(names(json.loads(self.ask(server, "--json"))), told - metrics)
 
     # A newline cannot be in the name of a section.
     def test_strange_names_of_regions(self):
