@@ -37,7 +37,7 @@ typedef struct MsixVector {
     bool connected;
     bool live;
     bool irqfd;                 /* live by KVM */
-    IvshmemWatch *watch;        /* live by our thread */
+    IvshmemWatch *watch;        /* live by our thread, or was */
     int virq;                   /* KVM's route; -1: none */
     MSIMessage message;         /* of that route */
     unsigned retired;           /* descriptors of former connections */
@@ -162,14 +162,17 @@ static bool vector_add_irqfd(MsixVector *v)
 
 /* Our thread */
 
-static bool vector_add_watch(MsixVector *v)
+static bool vector_start_watch(MsixVector *v)
 {
     IvshmemMsix *msix = v->msix;
 
-    if (msix->watcher) {
+    if (msix->watcher && !v->watch) {
         v->watch = ivshmem_watch_new(msix->watcher,
                                      event_notifier_get_fd(&v->notifier),
                                      vector_rung, v);
+    }
+    if (v->watch) {
+        ivshmem_watch_set(v->watch, true);
     }
     return v->watch;
 }
@@ -181,7 +184,7 @@ static void vector_start(MsixVector *v)
     PCIDevice *pci = v->msix->pci;
 
     v->irqfd = vector_add_irqfd(v);
-    if (!v->irqfd && !vector_add_watch(v)) {
+    if (!v->irqfd && !vector_start_watch(v)) {
         event_notifier_set_handler(&v->notifier, vector_readable);
     }
     v->live = true;
@@ -202,7 +205,7 @@ static void vector_stop(MsixVector *v)
                                         ret);
         }
     } else if (v->watch) {
-        ivshmem_watch_free(g_steal_pointer(&v->watch));
+        ivshmem_watch_set(v->watch, false);
     } else {
         event_notifier_set_handler(&v->notifier, NULL);
     }
@@ -373,6 +376,7 @@ static void vector_retire(MsixVector *v)
     MsixRetired *old = g_new0(MsixRetired, 1);
 
     vector_stop(v);
+    ivshmem_watch_free(g_steal_pointer(&v->watch));
     old->vector = v;
     event_notifier_init_fd(&old->notifier,
                            event_notifier_get_fd(&v->notifier));
@@ -439,6 +443,7 @@ void ivshmem_msix_free(IvshmemMsix *msix)
     }
     ivshmem_msix_reset(msix);
     for (unsigned i = 0; i < msix->n; i++) {
+        ivshmem_watch_free(g_steal_pointer(&msix->vector[i].watch));
         if (msix->vector[i].connected) {
             event_notifier_cleanup(&msix->vector[i].notifier);
         }

@@ -6,6 +6,10 @@
  * whoever holds that may be waiting for an IOThread that block devices use.
  * For the same reason nobody waits for this one until it is idle for good.
  *
+ * What the thread has to release waits for it, and guests can be faster: so one
+ * that masks and unmasks finds the same watch again, and its handler, which is
+ * removed only when it is called for nothing.
+ *
  * Not responsible for what a ring means (ivshmem-msix.c).  All functions that
  * others call run under the big lock.
  *
@@ -31,17 +35,23 @@ struct IvshmemWatcher {
 struct IvshmemWatch {
     IvshmemWatcher *watcher;
     EventNotifier notifier;
-    IvshmemRung *rung;          /* NULL: removed */
+    bool on;
+    bool listening;             /* has a handler in the thread */
+    IvshmemRung *rung;
     void *opaque;
 };
+
+static void watch_listen(IvshmemWatch *watch, bool on);
 
 static void watch_read(EventNotifier *notifier)
 {
     IvshmemWatch *watch = container_of(notifier, IvshmemWatch, notifier);
 
     BQL_LOCK_GUARD();
-    if (watch->rung) {
+    if (watch->on) {
         watch->rung(watch->opaque);
+    } else {
+        watch_listen(watch, false);
     }
 }
 
@@ -55,6 +65,24 @@ static bool watch_poll(void *opaque)
 
     sched_yield();
     return g_poll(&eventfd, 1, 0) > 0;
+}
+
+static void watch_listen(IvshmemWatch *watch, bool on)
+{
+    if (watch->listening != on) {
+        watch->listening = on;
+        aio_set_event_notifier(watch->watcher->context, &watch->notifier,
+                               on ? watch_read : NULL, on ? watch_poll : NULL,
+                               on ? watch_read : NULL);
+    }
+}
+
+void ivshmem_watch_set(IvshmemWatch *watch, bool on)
+{
+    watch->on = on;
+    if (on) {
+        watch_listen(watch, true);
+    }
 }
 
 IvshmemWatch *ivshmem_watch_new(IvshmemWatcher *watcher, int eventfd,
@@ -71,8 +99,6 @@ IvshmemWatch *ivshmem_watch_new(IvshmemWatcher *watcher, int eventfd,
     watch->rung = rung;
     watch->opaque = opaque;
     event_notifier_init_fd(&watch->notifier, copy);
-    aio_set_event_notifier(watcher->context, &watch->notifier, watch_read,
-                           watch_poll, watch_read);
     return watch;
 }
 
@@ -87,11 +113,11 @@ static void watch_release(void *opaque)
 
 void ivshmem_watch_free(IvshmemWatch *watch)
 {
-    AioContext *context = watch->watcher->context;
-
-    watch->rung = NULL;
-    aio_set_event_notifier(context, &watch->notifier, NULL, NULL, NULL);
-    aio_bh_schedule_oneshot(context, watch_release, watch);
+    if (watch) {
+        watch->on = false;
+        watch_listen(watch, false);
+        aio_bh_schedule_oneshot(watch->watcher->context, watch_release, watch);
+    }
 }
 
 /* GLib ends the program when it has none for a new thread's context. */

@@ -21,14 +21,17 @@ IvshmemWatcher *ivshmem_watcher_new(uint32_t poll_max_ns);
 void ivshmem_watcher_free(IvshmemWatcher *watcher);
 
 /*
- * Call @rung, under the big lock, whenever @eventfd is readable.  @eventfd
- * stays the caller's, who may close it at any time.  NULL: there is no
- * descriptor left for a copy of it.
+ * While it is on, which it is not at first, call @rung, under the big lock,
+ * whenever @eventfd is readable.  @eventfd stays the caller's, who may close it
+ * at any time.  NULL: there is no descriptor left for a copy of it.
  */
 IvshmemWatch *ivshmem_watch_new(IvshmemWatcher *watcher, int eventfd,
                                 IvshmemRung *rung, void *opaque);
 
-/* From now on @rung is not called any more. */
+/* Once it is off, @rung is not called any more. */
+void ivshmem_watch_set(IvshmemWatch *watch, bool on);
+
+/* NULL is fine. */
 void ivshmem_watch_free(IvshmemWatch *watch);
 
 #endif /* HW_MISC_IVSHMEM_WATCH_H */

@@ -5,6 +5,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include "hw/pci/pci_regs.h"
 #include "qemu/units.h"
 #include "ivshmem-fd.h"
@@ -513,6 +515,60 @@ static void test_many_vectors(const char *machine)
     end(&a);
 }
 
+/* The thread that waits for rings is asleep: its number, or 0. */
+static pid_t watcher_asleep(const IvshmemVM *vm)
+{
+    g_autofree char *tasks = g_strdup_printf("/proc/%d/task",
+                                             (int)qtest_pid(vm->qts));
+    GDir *dir = g_dir_open(tasks, 0, NULL);
+    const char *name;
+    pid_t found = 0;
+
+    while (!found && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(tasks, name, "stat", NULL);
+        g_autofree char *text = NULL;
+
+        if (g_file_get_contents(path, &text, NULL, NULL) &&
+            strstr(text, "(IO ivshmem") && strstr(text, ") S ")) {
+            found = atoi(name);
+        }
+    }
+    g_dir_close(dir);
+    return found;
+}
+
+/* What the thread has to release for the guest must not become more and more */
+static void test_mask_storm(const char *machine)
+{
+    Alone a = {
+        .vm = ivshmem_vm_start(machine, "-name vm,debug-threads=on"),
+        .s = ivshmem_script_new(SIZE),
+    };
+    unsigned before;
+    pid_t thread;
+
+    ivshmem_vm_join_script(a.vm, 0, a.s, 0, 1, NULL, &a.d);
+    qivshmem_msix_enable(&a.d, true);
+    unmask_all(&a.d);
+    before = ivshmem_vm_fds(a.vm);
+    IVSHMEM_WAIT((thread = watcher_asleep(a.vm)));
+    if (ptrace(PTRACE_SEIZE, thread, 0, 0) < 0) {
+        g_test_skip("cannot hold a thread of QEMU's: ptrace() is not allowed");
+    } else {
+        g_assert_cmpint(ptrace(PTRACE_INTERRUPT, thread, 0, 0), ==, 0);
+        g_assert_cmpint(waitpid(thread, NULL, __WALL), ==, thread);
+        for (int i = 0; i < 1000; i++) {
+            qivshmem_msix_mask(&a.d, 0, true);
+            qivshmem_msix_mask(&a.d, 0, false);
+        }
+        g_assert_cmpuint(ivshmem_vm_fds(a.vm), ==, before);
+        g_assert_cmpint(ptrace(PTRACE_DETACH, thread, 0, 0), ==, 0);
+    }
+    ivshmem_script_ring(a.s, 0);
+    ivshmem_vm_wait_interrupt(&a.d, 0);
+    end(&a);
+}
+
 void ivshmem_add_interrupt_tests(void)
 {
     static const IvshmemTest tests[] = {
@@ -527,6 +583,7 @@ void ivshmem_add_interrupt_tests(void)
         { "stopped", test_stopped },
         { "many-vectors", test_many_vectors },
         { "shared-eventfd", test_shared_eventfd },
+        { "mask-storm", test_mask_storm },
         { "D4-vectors-before-memory", test_d4_vectors_first },
         { "D13-unconnected-vectors", test_d13_unconnected },
         { "D14-late-vector", test_d14_late_vector },
