@@ -29,6 +29,12 @@
 #define IVSHMEM_LINK_CONNECT_TICK_MS 1
 #define IVSHMEM_LINK_ATTEMPT_TICK_MS 20
 
+/*
+ * So much is counted of a wait in the handshake: the server is not to blame for
+ * the time in which QEMU was stopped, or did not get to run.
+ */
+#define IVSHMEM_LINK_WAIT_MS 100
+
 /* A reader of the log finds it; a server that flaps does not fill it. */
 #define IVSHMEM_LINK_REPORT_MS 10000
 
@@ -484,19 +490,22 @@ static bool link_handshake(IvshmemLink *link, uint32_t timeout_ms,
 {
     ERRP_GUARD();
     GMainContext *context = link_handshake_context();
-    int64_t end = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
-    int64_t left;
+    int64_t left = timeout_ms * INT64_C(1000);
 
     g_main_context_set_poll_func(context,
                                  unlocked ? link_poll_unlocked : g_poll);
     link->errp = errp;
     link_listen(link, context, true);
     link_retry(link);
-    while (!link->has_memory && !*errp &&
-           (left = end - g_get_monotonic_time()) > 0) {
+    while (!link->has_memory && !*errp && left > 0) {
+        int64_t begin = g_get_monotonic_time();
+
         link_iterate(context, link_connecting(link)
                               ? IVSHMEM_LINK_CONNECT_TICK_MS
-                              : DIV_ROUND_UP(left, 1000));
+                              : MIN(DIV_ROUND_UP(left, 1000),
+                                    IVSHMEM_LINK_WAIT_MS));
+        left -= MIN(g_get_monotonic_time() - begin,
+                    IVSHMEM_LINK_WAIT_MS * 1000);
     }
     link->errp = NULL;
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import errno
 import os
 import select
+import signal
 import socket
 
 import spec_peer
@@ -125,6 +126,38 @@ class Plugging(Listening):
             with self.assertRaisesRegex(support.Qmp.Error, "the server closed the connection "
                                         "during the handshake, each time within 500 ms"):
                 plugged.result()
+
+    def time_passes(self, milliseconds):
+        """Another QEMU waits in vain for so long."""
+        path = os.path.join(self.dir, "silent")
+        self.listen(path)
+        other = self.qemu("-machine", "pc", "-accel", "qtest",
+                          "-chardev", "socket,id=c,path=" + path)
+        with self.assertRaisesRegex(support.Qmp.Error, "did not complete the handshake"):
+            other.qmp.cmd("device_add", driver="ivshmem-doorbell", chardev="c",
+                          handshake_timeout=milliseconds)
+
+    # R-DEV-28
+    def test_stopped_in_the_handshake(self):
+        """Time in which QEMU did not run is not the server's."""
+        timeout = int(3000 * support.SCALE)
+        self.vm.qmp.cmd("trace-event-set-state", name="ivshmem_link_up", enable=True)
+        self.listener = self.listen(self.path)
+        self.chardev()
+        first = self.accept()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            plugged = pool.submit(self.vm.qmp.cmd, "device_add", driver="ivshmem-doorbell",
+                                  chardev="c", handshake_timeout=timeout)
+            self.vm.err.wait_for("ivshmem_link_up")
+            self.vm.signal(signal.SIGSTOP)
+            try:
+                first.close()
+                self.time_passes(timeout)
+            finally:
+                self.vm.signal(signal.SIGCONT)
+            self.hello(3)
+            plugged.result()
+        self.assertEqual(self.info()["id"], 3)
 
     def test_attempt_that_ends_after_device_add(self):
         """The server's queue was full; a client that nobody wants is not left in it."""
