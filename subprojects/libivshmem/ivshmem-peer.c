@@ -400,7 +400,7 @@ int ivshmem_peer_wait(IvshmemPeer *peer, int timeout_ms,
 int ivshmem_peer_wait_ready(IvshmemPeer *peer, int timeout_ms)
 {
     int64_t deadline = peer_deadline(timeout_ms);
-    int ret = 0;
+    int ret = 0, late = 0;
 
     while (!peer->ready && peer->sock >= 0) {
         struct pollfd pollfd = { .fd = peer->sock, .events = POLLIN };
@@ -414,7 +414,9 @@ int ivshmem_peer_wait_ready(IvshmemPeer *peer, int timeout_ms)
         if (n > 0) {
             peer_receive(peer);
         }
-        if (left == 0 && !peer->ready && peer->sock >= 0) {
+        /* What is there already may only have waited for us. */
+        if (left == 0 && !peer->ready && peer->sock >= 0 &&
+            (n == 0 || ++late == PEER_STEPS_MAX)) {
             ret = IVSHMEM_E_TIMEOUT;
             break;
         }

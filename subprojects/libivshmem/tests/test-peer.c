@@ -11,6 +11,7 @@
 #include <glib.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -88,6 +89,33 @@ static void test_wait_ready(void)
     script_expect_rung(peer, 0, 1);
     script_expect_none(peer);
     ivshmem_fd_close(&fds[0]);
+    ivshmem_peer_free(peer);
+}
+
+/*
+ * Who did not get to run until the time was over still takes what has come, but
+ * not for ever.
+ */
+static void test_wait_ready_late(void)
+{
+    IVSHMEM_FD_AUTO int shm = script_memory();
+    IvshmemPeer *peer;
+    IVSHMEM_FD_AUTO int sock = script_new(&peer);
+    int unread;
+
+    script_handshake(sock, 7, shm);
+    g_assert_cmpint(ivshmem_peer_wait_ready(peer, 0), ==, 0);
+    ivshmem_peer_free(peer);
+    ivshmem_fd_close(&sock);
+
+    sock = script_new(&peer);
+    script_greet(sock, 7, shm);
+    for (int i = 0; i < 256; i++) {
+        script_send(sock, 1, -1);
+    }
+    g_assert_cmpint(ivshmem_peer_wait_ready(peer, 0), ==, IVSHMEM_E_TIMEOUT);
+    g_assert_cmpint(ioctl(sock, TIOCOUTQ, &unread), ==, 0);
+    g_assert_cmpint(unread, >, 0);
     ivshmem_peer_free(peer);
 }
 
@@ -450,6 +478,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     fd_leak_add("/peer/handshake", test_handshake);
     fd_leak_add("/peer/wait-ready", test_wait_ready);
+    fd_leak_add("/peer/wait-ready-late", test_wait_ready_late);
     fd_leak_add("/peer/memory-last", test_memory_last);
     fd_leak_add("/peer/joins-and-leaves", test_joins_and_leaves);
     fd_leak_add("/peer/ring", test_ring);
