@@ -76,9 +76,9 @@ typedef struct Peer {
     struct rcu_head rcu;
     uint16_t id;
     PeerSlots *slots;
-    unsigned listed;            /* vectors announced by the latest list */
+    unsigned listed;            /* vectors announced since it was listed */
     unsigned generation;        /* of that list */
-    int64_t expires;            /* ms; 0: is listed */
+    int64_t expires;            /* ms: what is past @listed goes; 0: nothing */
     QTAILQ_ENTRY(Peer) next;
 } Peer;
 
@@ -363,7 +363,7 @@ bool ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
 {
     Peer *known = peers_find(peers, id);
     Peer *peer = known ?: peers_add(peers, id);
-    bool joined = !known || known->expires;
+    bool joined = !known || !known->listed;
     PeerSlots *slots = peer_slots_reserve(peer, vector + 1);
     PeerVector *old = slots->vector[vector];
 
@@ -376,7 +376,6 @@ bool ivshmem_peers_set_vector(IvshmemPeers *peers, uint16_t id,
     peer_vector_drop(peers, old);
     peer->generation = peers->generation;
     peer->listed = vector + 1;
-    peer->expires = 0;
     return joined;
 }
 
@@ -416,6 +415,17 @@ void ivshmem_peers_list_begin(IvshmemPeers *peers)
     peers->generation++;
 }
 
+static void peer_expire(IvshmemPeers *peers, Peer *peer)
+{
+    peer->expires = 0;
+    if (peer->listed) {
+        peer_truncate(peers, peer, peer->listed);
+    } else {
+        trace_ivshmem_peer_expired(peer->id);
+        peers_remove(peers, peer);
+    }
+}
+
 static void peers_expire(void *opaque)
 {
     IvshmemPeers *peers = opaque;
@@ -425,8 +435,7 @@ static void peers_expire(void *opaque)
 
     QTAILQ_FOREACH_SAFE(peer, &peers->list, next, next) {
         if (peer->expires && peer->expires <= now) {
-            trace_ivshmem_peer_expired(peer->id);
-            peers_remove(peers, peer);
+            peer_expire(peers, peer);
         } else if (peer->expires) {
             first = MIN(first, peer->expires);
         }
@@ -444,8 +453,10 @@ void ivshmem_peers_list_end(IvshmemPeers *peers, IvshmemPeersVisitor *unlisted,
 
     QTAILQ_FOREACH(peer, &peers->list, next) {
         if (peer->generation == peers->generation) {
+            peer->expires = 0;
             peer_truncate(peers, peer, peer->listed);
-        } else if (!peer->expires) {
+        } else if (peer->listed) {
+            peer->listed = 0;
             peer->expires = now + IVSHMEM_PEERS_LINGER_MS;
             unlisted(peer->id, peer->slots->n, opaque);
         }
@@ -459,8 +470,9 @@ void ivshmem_peers_foreach(IvshmemPeers *peers, IvshmemPeersVisitor *visit,
     Peer *peer;
 
     QTAILQ_FOREACH(peer, &peers->list, next) {
-        if (!peer->expires) {
-            visit(peer->id, peer->slots->n, opaque);
+        if (peer->listed) {
+            visit(peer->id, peer->expires ? peer->listed : peer->slots->n,
+                  opaque);
         }
     }
 }

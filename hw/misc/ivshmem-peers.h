@@ -38,7 +38,8 @@ bool ivshmem_peers_leave(IvshmemPeers *peers, uint16_t id);
  * A new connection begins to list the peers; it has listed them all.  Those it
  * did not list are no longer shown, but can be rung for another
  * IVSHMEM_PEERS_LINGER_MS: they may be living peers that have yet to find
- * their way back to the server.
+ * their way back to the server.  One that does keeps its former vectors for
+ * that time, until each is announced again.
  */
 void ivshmem_peers_list_begin(IvshmemPeers *peers);
 void ivshmem_peers_list_end(IvshmemPeers *peers, IvshmemPeersVisitor *unlisted,

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import time
 
 import spec_peer
 import support
@@ -253,6 +254,59 @@ class Resuming(Listening):
             descriptors.append(support.fd_count(self.vm.pid))
         self.assertLess(max(descriptors[5:]) - max(descriptors[:5]), 16, descriptors)
         self.assertLess(self.vm.err.text.count("the server closed the connection"), DEATHS // 2)
+
+
+    def eventfds(self, number):
+        fds = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(number)]
+        for fd in fds:
+            self.addCleanup(os.close, fd)
+        return fds
+
+    def until(self, condition, seconds=20):
+        limit = support.Deadline(seconds)
+        while not condition():
+            self.assertFalse(limit.expired(), self.info())
+
+    # R-CLI-13: QEMU's sockets make blocking what they receive
+    def test_descriptors_do_not_block(self):
+        sock, fds = self.plugged(), self.eventfds(3)
+        for peer, fd in enumerate(fds[:2], 1):
+            self.say(sock, (peer, fd))
+            self.until(lambda known=peer: len(self.info()["peers"]) == known)
+        self.say(sock, (2, fds[2]))             # past the limit of one vector
+        self.say(sock, (3, "ring"))
+        self.until(lambda: len(self.info()["peers"]) == 3)
+        self.assertEqual([os.get_blocking(fd) for fd in fds], [False] * 3)
+
+    # R-DEV-33, R-CLI-16, R-CLI-17
+    def test_what_is_former_goes_after_30_seconds(self):
+        """Our eventfds of two connections, a peer that is not back, and vectors it has no more."""
+        sock, own = self.plugged(vectors=4), []
+        for connection in range(4):
+            sock.close()
+            self.vm.qmp.wait_event("IVSHMEM_DISCONNECTED")
+            sock = self.accept()
+            own.append(self.eventfds(4))
+            self.say(sock, VERSION, 0, (MEMORY, self.memory),
+                     *[(peer, "ring") for peer in (7, 7, 7, 8) if connection == 2],
+                     *[(0, fd) for fd in own[-1]])
+            self.vm.qmp.wait_event("IVSHMEM_CONNECTED")
+        start = time.monotonic()
+        self.say(sock, (7, "ring"))
+        self.until(lambda: self.info()["peers"] == [{"id": 7, "vectors": 1}])
+        descriptors = support.fd_count(self.vm.pid)
+        for connection in range(3):
+            os.eventfd_write(own[connection][connection], 1)
+        self.until(lambda: self.pending() == [False, True, True, False])
+        self.until(lambda: support.fd_count(self.vm.pid) == descriptors - 2 * 4 - 2 - 1, 60)
+        self.assertGreater(time.monotonic() - start, 29)
+        self.assertLess(time.monotonic() - start, 40 * support.SCALE)
+        os.eventfd_write(own[2][3], 1)
+        self.assertEqual(self.pending(), [False, True, True, False])
+        self.assertEqual(self.info()["peers"], [{"id": 7, "vectors": 1}])
+
+    def pending(self):
+        return [vector["pending"] for vector in self.info()["vectors"]]
 
 
 class Threads(tiny.TinyCase):
