@@ -557,6 +557,14 @@ static void ivshmem_doorbell_class_init(ObjectClass *klass, void *data)
     IVSHMEM_COMMON_CLASS(klass)->ring = ivshmem_doorbell_ring;
     IVSHMEM_COMMON_CLASS(klass)->fill_info = ivshmem_doorbell_fill_info;
     device_class_set_props(dc, ivshmem_doorbell_properties);
+    object_class_property_set_description(klass, "vectors",
+        "MSI-X vectors, 1 to 2048");
+    object_class_property_set_description(klass, "ioeventfd",
+        "Whether KVM takes the guest's doorbells by itself");
+    object_class_property_set_description(klass, "handshake-timeout",
+        "How long the start may wait for the server, in ms");
+    object_class_property_set_description(klass, "poll-max-ns",
+        "ns to look for rings before sleeping, where KVM does not deliver");
     object_class_property_add_bool(klass, "connected",
                                    ivshmem_doorbell_get_connected, NULL);
     object_class_property_set_description(klass, "connected",

@@ -382,6 +382,12 @@ static void ivshmem_common_class_init(ObjectClass *klass, void *data)
     pc->revision = IVSHMEM_PCI_REVISION;
     pc->config_write = ivshmem_write_config;
     device_class_set_props(dc, ivshmem_common_properties);
+    object_class_property_set_description(klass, "master",
+        "Whether the memory migrates with this device; auto: if its ID is 0");
+    object_class_property_set_description(klass, "region-id",
+        "PCI subsystem ID, by which the guest tells its devices apart");
+    object_class_property_set_description(klass, "dma",
+        "Whether VFIO and vhost devices can reach the memory");
     rc->phases.hold = ivshmem_reset_hold;
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
     dc->desc = "Inter-VM shared memory";
