@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ivshmem-server where memory of the same name exists already."""
 import os
+import signal
 import unittest
 
 from test_server_faults import MIB, ServerTest
@@ -66,10 +67,22 @@ class ExistingMemory(ServerTest):
         error = self.fails("-F", "-S", self.path("s"), "-M", name + "-link")
         self.assertIn("symbolic link", error)
 
+    # R-SRV-20
     def test_two_servers_with_one_object(self):
+        """The one that ends last removes it."""
         first = self.server()
         second = self.server("-M", first.shm_name)
-        self.assertEqual(first.stop(), 0)
+        path = self.shm_file(first)
+        self.assertEqual(self.end(first), 0)
+        self.assertTrue(os.path.exists(path))
         group = self.load(second)
         group("join 1")
         group("settle 0")
+        self.assertEqual(self.end(second), 0)
+        self.assertFalse(os.path.exists(path))
+
+    @staticmethod
+    def end(server):
+        """Without the tidying up of server.stop()."""
+        server.signal(signal.SIGTERM)
+        return server.wait()
