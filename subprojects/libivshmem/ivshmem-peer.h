@@ -3,14 +3,17 @@
  * ivshmem server, map the memory, ring and be rung.
  *
  * One IvshmemPeer is one connection; there is no global state, and a process
- * may have any number of them.
+ * may have any number of them.  What goes on below is in "Client-server
+ * protocol" and "Reconnection" of docs/specs/ivshmem-spec.rst; logger.c and
+ * bridge.c in the examples are whole programs.
  *
  * Threads: different peers are independent.  Calls for one peer must not
  * overlap, except ivshmem_peer_ring(), which any thread may call at any time
  * before ivshmem_peer_free().
  *
  * Functions that return int return >= 0, or a negative -errno or IVSHMEM_E_*,
- * which ivshmem_strerror() explains.
+ * which ivshmem_strerror() explains.  Without memory of its own, a process ends
+ * (GLib).
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -47,8 +50,9 @@ typedef struct IvshmemPeerEvent {
 
 /*
  * Connect to the server at @path.  Returns 0 and in @peer a peer to be freed
- * with ivshmem_peer_free().  Waits for nothing: -EAGAIN means that too many
- * others are waiting to be accepted, and the handshake is
+ * with ivshmem_peer_free().  -ENOENT and -ECONNREFUSED: there is no server;
+ * -EACCES: its socket is not for this user.  Waits for nothing: -EAGAIN means
+ * that too many others are waiting to be accepted, and the handshake is
  * ivshmem_peer_wait_ready()'s part.
  */
 IVSHMEM_WARN_UNUSED
@@ -127,7 +131,10 @@ unsigned ivshmem_peer_vectors(const IvshmemPeer *peer);
 /* The size of the shared memory in bytes; 0 before it has arrived. */
 uint64_t ivshmem_peer_size(const IvshmemPeer *peer);
 
-/* Borrowed: the fd of the shared memory, or -1 before it has arrived. */
+/*
+ * The fd of the shared memory, or -1 before it has arrived.  Borrowed: valid
+ * until it comes again, after ivshmem_peer_reconnect().
+ */
 int ivshmem_peer_shm_fd(const IvshmemPeer *peer);
 
 /*
@@ -172,8 +179,8 @@ int ivshmem_peer_take_vector(IvshmemPeer *peer, uint32_t vector);
 
 /*
  * The eventfd that rings @vector of peer @id, or IVSHMEM_E_NO_PEER.  Borrowed:
- * valid until the next call that takes events.  To ring is to write the 8-byte
- * number 1 to it.
+ * valid until the next ivshmem_peer_next(), _wait() or _wait_ready().  To ring
+ * is to write the 8-byte number 1 to it.
  */
 IVSHMEM_WARN_UNUSED
 int ivshmem_peer_ring_fd(const IvshmemPeer *peer, uint16_t id,
