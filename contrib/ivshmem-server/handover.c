@@ -409,12 +409,11 @@ static bool take_confirm(IvshmemHandover *handover, GError **errp)
         return false;
     }
     ret = ivshmem_control_wait(handover->sock, POLLIN);
-    while (ret == IVSHMEM_E_TIMEOUT &&
-           handover_decide(handover->file) != 1) {
+    while (ret < 0 && handover_decide(handover->file) != 1) {
         /* It has decided to end, and is about to. */
         ret = ivshmem_control_wait(handover->sock, POLLIN);
     }
-    if (ret == IVSHMEM_E_TIMEOUT) {
+    if (ret < 0) {
         ivshmem_error(errp, "the server to be replaced does not end: %s; if "
                       "it is stopped (SIGSTOP), let it continue, or end it",
                       ivshmem_strerror(ret));
