@@ -351,6 +351,21 @@ class Lives(support.TestCase):
             self.skipTest("needs root, to become another user")
         self.fail_each(self.go_to_the_background, CRASH_TEXT)
 
+    @staticmethod
+    def use_and_end(life, pid_file, ready):
+        with open(pid_file, encoding="ascii") as file:
+            watch = os.pidfd_open(int(file.read()))
+        try:
+            if ready:
+                life.group.join(2)
+                life.group.settle(retries=1)
+                life.group.ring_all()
+            signal.pidfd_send_signal(watch, signal.SIGTERM)
+            if not support.select.select([watch], [], [], 10 * support.SCALE)[0]:
+                raise support.TimeoutExpired("the server in the background does not end")
+        finally:
+            os.close(watch)
+
     def go_to_the_background(self, life):
         """Its log is elsewhere then, so only what happens until then must be explained."""
         pid_file = life.path("pid")
@@ -362,20 +377,10 @@ class Lives(support.TestCase):
         # Not .wait(): the other one may have kept our end of its stderr.
         status = starter.child.wait(20 * support.SCALE)
         self.assertIn(status, (0, 1), starter.err.text)
-        if os.path.exists(pid_file):
-            with open(pid_file, encoding="ascii") as file:
-                watch = os.pidfd_open(int(file.read()))
-            try:
-                if status == 0:
-                    life.group.join(2)
-                    life.group.settle(retries=1)
-                    life.group.ring_all()
-                signal.pidfd_send_signal(watch, signal.SIGTERM)
-                self.assertTrue(support.select.select([watch], [], [], 10 * support.SCALE)[0])
-            except ProcessLookupError:
-                pass            # it has ended as well
-            finally:
-                os.close(watch)
+        try:
+            self.use_and_end(life, pid_file, status == 0)
+        except (FileNotFoundError, ProcessLookupError):
+            pass                # it has ended as well
         if status and life.fault.call != "write":   # to the parent, who is all that it could tell
             life.explained(starter)
         life.control.off()
