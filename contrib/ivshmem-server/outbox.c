@@ -22,6 +22,12 @@
  */
 #define OUTBOX_TURN_FRAMES 16384
 
+/*
+ * How often a server looks at those who do not read.  Time in which it did not
+ * run itself is not held against them: they may have been stopped with it.
+ */
+#define OUTBOX_STALL_TICK_MS 1000
+
 /* Pauses while the system is short of something: from, doubling, to. */
 #define OUTBOX_RETRY_MIN_MS 5
 #define OUTBOX_RETRY_MAX_MS 500
@@ -114,8 +120,21 @@ static void outbox_set_stall_timer(IvshmemServer *server)
     left = first->blocked_since / 1000 +
         (gint64)server->config->stall_timeout_ms -
         g_get_monotonic_time() / 1000;
-    server->stall_timer = g_timeout_add((guint)CLAMP(left + 1, 1, G_MAXINT),
-                                        outbox_stalled, server);
+    left = CLAMP(left + 1, 1, OUTBOX_STALL_TICK_MS);
+    server->stall_due = g_get_monotonic_time() + left * 1000;
+    server->stall_timer = g_timeout_add((guint)left, outbox_stalled, server);
+}
+
+static void outbox_forgive(IvshmemServer *server)
+{
+    gint64 now = g_get_monotonic_time();
+
+    for (GList *l = server->blocked.head; l; l = l->next) {
+        IvshmemClient *client = l->data;
+
+        client->blocked_since = MIN(now, client->blocked_since + now -
+                                    server->stall_due);
+    }
 }
 
 static gboolean outbox_stalled(gpointer opaque)
@@ -125,6 +144,7 @@ static gboolean outbox_stalled(gpointer opaque)
     IvshmemClient *client;
 
     server->stall_timer = 0;
+    outbox_forgive(server);
     while ((client = g_queue_peek_head(&server->blocked)) &&
            g_get_monotonic_time() - client->blocked_since >= limit_us) {
         if (ivshmem_member_queued(client->member) == 0) {

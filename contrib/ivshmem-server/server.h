@@ -55,6 +55,7 @@ typedef struct IvshmemServer {
     unsigned retry_timer;
     unsigned stall_timer;
     unsigned status_timer;      /* the service manager will be told */
+    gint64 stall_due;           /* when @stall_timer is to fire */
 
     IvshmemControl *control;
     IvshmemHandover *handover;  /* at start: where to take over from */

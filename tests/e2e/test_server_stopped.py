@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 
+import fault
 import support
 from server_load import ConfigServer, Load
 from test_server_faults import ServerTest
@@ -74,3 +75,27 @@ class Handover(ServerTest):
         sock.sendall(b"\0")
         self.first.signal(signal.SIGCONT)
         self.goes_on()
+
+
+class Stall(ServerTest):
+    TIMEOUT = int(4 * support.SCALE)
+
+    def stalled(self):
+        """A server, and a client that does not read."""
+        server = self.server("--stall-timeout=%d" % self.TIMEOUT)
+        group = self.load(server)
+        group("mute 1")
+        group("join 400")
+        group("settle 400")
+        return server, group
+
+    def test_stopped_with_its_client(self):
+        server, group = self.stalled()
+        stop(server)
+        other = self.stalled()[0]
+        other.err.wait_for("has not read for %d s" % self.TIMEOUT)
+        server.signal(signal.SIGCONT)
+        clients = fault.ask(server.socket + ".ctl", "status")["regions"][0]["clients"]
+        self.assertIn(0, [client["id"] for client in clients], server.err.text)
+        group("resume 0 0")
+        group("settle 400")
