@@ -107,10 +107,10 @@ int ivshmem_peer_wait(IvshmemPeer *peer, int timeout_ms,
                       IvshmemPeerEvent *event);
 
 /*
- * Wait until connected and told of all peers.  Takes no event: READY and those
- * before it are still to come from ivshmem_peer_next().  What has arrived when
- * the time is over counts.  Returns 0, IVSHMEM_E_TIMEOUT, -EINTR, or why it
- * will not happen.
+ * Wait up to @timeout_ms milliseconds (-1: for ever) until connected and told
+ * of all peers.  Takes no event: READY and those before it are still to come
+ * from ivshmem_peer_next().  What has arrived when the time is over counts.
+ * Returns 0, IVSHMEM_E_TIMEOUT, -EINTR, or why it will not happen.
  *
  * The protocol has no mark for the end of the handshake.  Servers announce our
  * own vectors last, so the first of them, with the memory, is taken for it;
