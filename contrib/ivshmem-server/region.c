@@ -23,6 +23,9 @@
 /* How often we look whether those who may come back are still alive. */
 #define REMEMBER_CHECK_SECONDS 10
 
+/* How often we try to write a state file that cannot be written. */
+#define SAVE_AGAIN_SECONDS 2
+
 /* How long a door stays shut when the system cannot accept anybody. */
 #define DOOR_PAUSE_MS 100
 
@@ -364,9 +367,36 @@ IvshmemRegion *ivshmem_region_new(IvshmemServer *server,
     return region;
 }
 
-void ivshmem_region_save(IvshmemRegion *region)
+static gboolean region_save_again(gpointer opaque)
+{
+    IvshmemRegion *region = opaque;
+
+    region->save_timer = 0;
+    ivshmem_region_save(region);
+    return G_SOURCE_REMOVE;
+}
+
+/* A disk that is full may have room before anybody else joins or leaves. */
+static void region_set_saved(IvshmemRegion *region, const GError *error)
 {
     IvshmemLogSubject subject = { region->config->name, -1, -1 };
+
+    if (error && !region->unsaved) {
+        ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
+                          "%s", error->message);
+    } else if (!error && region->unsaved) {
+        ivshmem_log_event(G_LOG_LEVEL_MESSAGE, IVSHMEM_LOG_WAIT, &subject,
+                          "the state file could be written again");
+    }
+    region->unsaved = error;
+    if (error && !region->save_timer) {
+        region->save_timer = g_timeout_add_seconds(SAVE_AGAIN_SECONDS,
+                                                   region_save_again, region);
+    }
+}
+
+void ivshmem_region_save(IvshmemRegion *region)
+{
     g_autoptr(GError) error = NULL;
     IvshmemMember *member = NULL;
 
@@ -381,10 +411,8 @@ void ivshmem_region_save(IvshmemRegion *region)
         ivshmem_state_add(region->state, ivshmem_member_id(member),
                           client->process);
     }
-    if (!ivshmem_state_end(region->state, &error)) {
-        ivshmem_log_event(G_LOG_LEVEL_WARNING, IVSHMEM_LOG_WAIT, &subject,
-                          "%s", error->message);
-    }
+    region_set_saved(region, ivshmem_state_end(region->state, &error) ? NULL
+                                                                       : error);
 }
 
 void ivshmem_region_store(const IvshmemRegion *region)
@@ -413,6 +441,7 @@ void ivshmem_region_free(IvshmemRegion *region, bool remove)
         ivshmem_region_unstore(region);
     }
     g_clear_handle_id(&region->state_timer, g_source_remove);
+    g_clear_handle_id(&region->save_timer, g_source_remove);
     g_ptr_array_unref(region->doors);
     while ((member = ivshmem_registry_next(region->registry, NULL))) {
         ivshmem_client_free(ivshmem_member_opaque(member));

@@ -22,6 +22,8 @@ typedef struct IvshmemRegion {
     IvshmemRegistry *registry;
     IvshmemState *state;
     unsigned state_timer;       /* as long as somebody may come back */
+    unsigned save_timer;        /* @state could not be written; try again */
+    bool unsaved;               /* the same, also while we try */
     GPtrArray *doors;           /* of IvshmemDoor */
     bool served;                /* clients may know of it */
     bool keep_memory;           /* its name stays in the end */

@@ -112,6 +112,25 @@ class Shortage(ServerTest):
                 self.group.settle()     # nobody was lost, nor anything that was to be told
                 self.group.ring_all()
 
+    def test_state_is_written_once_there_is_room(self):
+        """Not only when somebody else joins or leaves, which may be never."""
+        def clients():
+            with open(self.server_process.socket + ".state", encoding="ascii") as file:
+                return {int(line.split()[1]) for line in file if line.startswith("client")}
+
+        self.begin()
+        self.shortage("write", errno.ENOSPC)
+        self.group.join(2)
+        self.group.settle()
+        self.server_process.err.wait_for("cannot write .*state: " + os.strerror(errno.ENOSPC))
+        self.group.leave(1)
+        self.group.settle()
+        self.wait_for_tries(1)
+        self.logged_once("cannot write")
+        self.control.off()
+        self.server_process.err.wait_for("the state file could be written again")
+        self.assertEqual(clients(), {member.id for member in self.group.members})
+
 
 if __name__ == "__main__":
     unittest.main()
