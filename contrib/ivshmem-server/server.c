@@ -186,6 +186,20 @@ static IvshmemRegion *server_find(const IvshmemServer *server,
     return NULL;
 }
 
+/* A file of that size takes no room until clients write to it. */
+static void server_warn_of_room(const IvshmemRegion *region)
+{
+    uint64_t lacks = ivshmem_memory_lacks(region->memory);
+    g_autofree char *size = ivshmem_value_format_size(lacks);
+
+    if (lacks) {
+        ivshmem_log(G_LOG_LEVEL_WARNING, "region %s: the file system has no "
+                    "room for %s of its memory: a client that writes there is "
+                    "killed (SIGBUS); make room, or take memory=memfd in a "
+                    "configuration file", region->config->name, size);
+    }
+}
+
 static void server_announce_region(const IvshmemServer *server,
                                    const IvshmemRegion *region)
 {
@@ -213,6 +227,7 @@ static void server_announce_region(const IvshmemServer *server,
                 config->vectors, config->vectors == 1 ? "" : "s", sockets->str,
                 server->fd_limit,
                 ivshmem_client_capacity(server, config->vectors));
+    server_warn_of_room(region);
     if (!ivshmem_memory_sealed(region->memory)) {
         ivshmem_log(G_LOG_LEVEL_INFO, "region %s: this memory cannot be "
                     "sealed: a client that shrinks it kills the others "

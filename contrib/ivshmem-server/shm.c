@@ -543,6 +543,22 @@ bool ivshmem_memory_sealed(const IvshmemMemory *memory)
     return memory->sealed;
 }
 
+uint64_t ivshmem_memory_lacks(const IvshmemMemory *memory)
+{
+    struct statfs fs;
+    struct stat st;
+    uint64_t room;
+
+    /* Nothing limits memfd but memory; huge pages are taken at mmap(). */
+    if (fstatfs(memory->fd, &fs) < 0 || fstat(memory->fd, &st) < 0 ||
+        fs.f_blocks == 0 || fs.f_type == HUGETLBFS_MAGIC) {
+        return 0;
+    }
+    room = (uint64_t)st.st_blocks * 512 +
+        (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+    return memory->size - MIN(memory->size, room);
+}
+
 uint64_t ivshmem_memory_size(const IvshmemMemory *memory)
 {
     return memory->size;

@@ -67,6 +67,9 @@ const char *ivshmem_memory_describe(const IvshmemMemory *memory);
 /* Whether the object was there before. */
 bool ivshmem_memory_found(const IvshmemMemory *memory);
 
+/* Bytes for which its file system has no room: who writes there is killed. */
+uint64_t ivshmem_memory_lacks(const IvshmemMemory *memory);
+
 /* Whether nobody can shrink it under those who have mapped it. */
 bool ivshmem_memory_sealed(const IvshmemMemory *memory);
 

@@ -8,6 +8,7 @@ import unittest
 
 import fault
 import support
+from server_load import ConfigServer
 from test_server_faults import ServerTest
 
 
@@ -105,6 +106,18 @@ class Options(ServerTest):
         group("settle 0")
         self.assertEqual(group("memory 0")["size"], str(8 << 20))
         self.assertEqual(os.listdir(directory), [])
+
+    def test_more_than_there_is_room_for(self):
+        if not os.statvfs("/dev/shm").f_blocks:
+            raise unittest.SkipTest("/dev/shm has room without limit")
+        server = self.server("-l", "64T")
+        server.err.wait_for("no room for [0-9]+[KMGT]? of its memory.* killed")
+        config = self.path("server.conf")
+        with open(config, "w", encoding="ascii") as out:
+            out.write("[region a]\nsize=64T\nsocket=%s\n" % self.path("a"))
+        for server in (self.server("-l", "4096"), self.start(ConfigServer("--config", config))):
+            self.assertEqual(server.stop(), 0)
+            self.assertNotIn("no room for", server.err.text)
 
     def test_hugetlbfs(self):
         mounts = [line.split() for line in open("/proc/mounts", encoding="ascii")]
