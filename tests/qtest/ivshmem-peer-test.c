@@ -266,8 +266,7 @@ static void test_d1_left_then_unplug(const char *machine)
 
     begin(&t, machine, NULL, 2, NULL);
     ivshmem_vm_leave(t.vm, 0);
-    ivshmem_vm_settle(t.vm);
-    fds_before = ivshmem_vm_fds(t.vm);
+    fds_before = ivshmem_vm_fds_left(t.vm);
     for (int round = 0; round < 3; round++) {
         ivshmem_vm_join_script(t.vm, 0, t.s, 1, 2, NULL, &t.d);
         ivshmem_script_join(t.s, 2, fds, 2);
@@ -451,8 +450,7 @@ static void test_d10_out_of_descriptors(const char *machine)
 
     begin(&t, machine, NULL, 1, NULL);
     ivshmem_vm_leave(t.vm, 0);
-    ivshmem_vm_settle(t.vm);
-    fds_before = ivshmem_vm_fds(t.vm);
+    fds_before = ivshmem_vm_fds_left(t.vm);
     ivshmem_vm_join_script(t.vm, 0, t.s, 1, 1, NULL, &t.d);
     ivshmem_script_join(t.s, 2, &known, 1);
     barrier(&t);

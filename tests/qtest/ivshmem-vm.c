@@ -73,6 +73,36 @@ static void vm_program(IvshmemVM *vm)
     }
 }
 
+/* Counts what is in one of QEMU's folders below /proc, and calls @use for each. */
+static unsigned vm_count(const IvshmemVM *vm, const char *folder,
+                         void (*use)(const char *name, const char *link))
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/%s",
+                                            (int)qtest_pid(vm->qts), folder);
+    GDir *dir = g_dir_open(path, 0, NULL);
+    const char *name;
+    unsigned n = 0;
+
+    g_assert_nonnull(dir);
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *entry = g_build_filename(path, name, NULL);
+
+        if (use) {
+            use(name, entry);
+        }
+        n++;
+    }
+    g_dir_close(dir);
+    return n;
+}
+
+static void vm_show_fd(const char *name, const char *link)
+{
+    g_autofree char *file = g_file_read_link(link, NULL);
+
+    g_test_message("descriptor %s: %s", name, file ?: "closed meanwhile");
+}
+
 IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
 {
     IvshmemVM *vm = g_new0(IvshmemVM, 1);
@@ -100,6 +130,7 @@ IvshmemVM *ivshmem_vm_start(const char *machine, const char *args)
                                  IVSHMEM_VM_WINDOW_SIZE;
     }
     vm_program(vm);
+    vm->threads = vm_count(vm, "task", NULL);
     return vm;
 }
 
@@ -436,19 +467,18 @@ static void vm_drain(const IvshmemVM *vm)
 
 unsigned ivshmem_vm_fds(const IvshmemVM *vm)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    unsigned n = 0;
-    GDir *dir;
-
     vm_drain(vm);
-    dir = g_dir_open(path, 0, NULL);
-    g_assert_nonnull(dir);
-    while (g_dir_read_name(dir)) {
-        n++;
-    }
-    g_dir_close(dir);
-    return n;
+    return vm_count(vm, "fd", NULL);
+}
+
+/*
+ * A device's own thread leaves some time after it; the one that frees stuck
+ * rings stays.
+ */
+unsigned ivshmem_vm_fds_left(const IvshmemVM *vm)
+{
+    IVSHMEM_WAIT(vm_count(vm, "task", NULL) <= vm->threads + 1);
+    return ivshmem_vm_fds(vm);
 }
 
 unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s)
@@ -457,12 +487,21 @@ unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s)
 
     ivshmem_vm_join_script(vm, 0, s, 1, 2, NULL, &d);
     ivshmem_vm_leave(vm, 0);
-    return ivshmem_vm_fds(vm);
+    return ivshmem_vm_fds_left(vm);
 }
 
 void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n)
 {
-    IVSHMEM_WAIT(ivshmem_vm_fds(vm) == n);
+    gint64 end = g_get_monotonic_time() +
+                 IVSHMEM_TEST_DEADLINE_S * G_USEC_PER_SEC;
+    unsigned fds;
+
+    while ((fds = ivshmem_vm_fds(vm)) != n) {
+        if (g_get_monotonic_time() >= end) {
+            vm_count(vm, "fd", vm_show_fd);
+            g_assert_cmpuint(fds, ==, n);
+        }
+    }
 }
 
 void ivshmem_vm_wait_interrupt(QIvshmem *d, unsigned vector)

@@ -36,6 +36,7 @@ typedef struct IvshmemVM {
     char *dir;
     QPCIBus *bus[IVSHMEM_VM_SLOTS + 1];
     unsigned turn[IVSHMEM_VM_SLOTS + 1];
+    unsigned threads;           /* before the first device */
 } IvshmemVM;
 
 /* @args: more of the command line, or NULL. */
@@ -128,10 +129,10 @@ unsigned ivshmem_vm_peers(IvshmemVM *vm, const char *id);
 /* Open descriptors of QEMU, without those that RCU is about to close. */
 unsigned ivshmem_vm_fds(const IvshmemVM *vm);
 
-/*
- * How many QEMU has without a device, when all that the first one leaves open
- * for ever is there: plugs and unplugs one.
- */
+/* How many QEMU has when all that the devices which left had is closed. */
+unsigned ivshmem_vm_fds_left(const IvshmemVM *vm);
+
+/* The same, with all that the first one leaves open: plugs and unplugs one. */
 unsigned ivshmem_vm_fds_without(IvshmemVM *vm, IvshmemScript *s);
 void ivshmem_vm_wait_fds(const IvshmemVM *vm, unsigned n);
 
