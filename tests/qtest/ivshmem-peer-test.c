@@ -363,7 +363,8 @@ static void test_excess_vectors(const char *machine)
     end(&t);
 }
 
-static uint64_t resident_kib(const IvshmemVM *vm)
+/* Used or not: what is reserved counts. */
+static uint64_t data_kib(const IvshmemVM *vm)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/status",
                                             (int)qtest_pid(vm->qts));
@@ -371,12 +372,12 @@ static uint64_t resident_kib(const IvshmemVM *vm)
     const char *line;
 
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    line = strstr(text, "VmRSS:");
+    line = strstr(text, "VmData:");
     g_assert_nonnull(line);
-    return g_ascii_strtoull(line + strlen("VmRSS:"), NULL, 10);
+    return g_ascii_strtoull(line + strlen("VmData:"), NULL, 10);
 }
 
-/* D18: one message about peer 65535 must not cost memory for all the others */
+/* D18: a message about a peer must not cost memory for all there could be */
 /* R-CLI-9 */
 static void test_d18_peer_65535(const char *machine)
 {
@@ -392,10 +393,13 @@ static void test_d18_peer_65535(const char *machine)
     ivshmem_vm_plug(t.vm, 0, "iv0", "ivshmem-doorbell",
                     "\"chardev\": \"chr0\", \"vectors\": 1024");
     ivshmem_vm_probe(t.vm, 0, &t.d);
-    before = resident_kib(t.vm);
+    before = data_kib(t.vm);
     ivshmem_script_join(t.s, 65535, &fd, 1);
-    IVSHMEM_WAIT(ivshmem_vm_peer_vectors(t.vm, "iv0", 65535) == 1);
-    g_assert_cmpuint(resident_kib(t.vm), <, before + 8 * 1024);
+    for (int i = 65534; i > 65534 - 100; i--) {
+        ivshmem_script_send(t.s, i, fd);
+    }
+    IVSHMEM_WAIT(ivshmem_vm_peers(t.vm, "iv0") == 101);
+    g_assert_cmpuint(data_kib(t.vm), <, before + 8 * 1024);
     qivshmem_ring(&t.d, 65535, 0);
     g_assert_true(ivshmem_eventfd_take(fd));
     ivshmem_eventfds_close(&fd, 1);
