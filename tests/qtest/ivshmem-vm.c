@@ -73,7 +73,7 @@ static void vm_program(IvshmemVM *vm)
     }
 }
 
-/* Counts what is in one of QEMU's folders below /proc, and calls @use for each. */
+/* Counts what is in a folder of QEMU below /proc, and calls @use for each. */
 static unsigned vm_count(const IvshmemVM *vm, const char *folder,
                          void (*use)(const char *name, const char *link))
 {
