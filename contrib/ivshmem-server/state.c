@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,16 +87,17 @@ static uint64_t process_start(pid_t pid, GError **errp)
     return start;
 }
 
-/* Not another one that has got its pid since. */
+/*
+ * Not another one that has got its pid since; unless there is no /proc, or one
+ * that hides others.
+ */
 static bool process_is_alive(IvshmemProcess process)
 {
     g_autoptr(GError) error = NULL;
     uint64_t start = process_start(process.pid, &error);
 
-    if (error && !g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
-        ivshmem_log(G_LOG_LEVEL_WARNING, "%s; taking it that the process lives",
-                    error->message);
-        return true;
+    if (error) {
+        return kill(process.pid, 0) == 0 || errno != ESRCH;
     }
     return start <= process.seen;
 }

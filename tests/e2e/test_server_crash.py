@@ -4,8 +4,10 @@ import fcntl
 import os
 import random
 import signal
+import subprocess
 import time
 import unittest
+import unittest.mock
 
 import spec_peer
 import support
@@ -101,6 +103,28 @@ class Crash(CrashTest):
         client("settle 1")
         fixed("settle 1")
         self.assertEqual((client("ids")["ids"], fixed("ids")["ids"]), ("0", "1"))
+
+    def test_same_ids_without_proc(self):
+        """Nor with one that hides the processes of others."""
+        wrapper = self.path("server")
+        with open(wrapper, "w", encoding="ascii") as out:
+            out.write("#!/bin/sh\nexec unshare --mount sh -c 'umount -l /proc && exec \"$@\"' sh "
+                      "%s \"$@\"\n" % support.program("server"))
+        os.chmod(wrapper, 0o755)
+        if subprocess.run([wrapper, "--version"], capture_output=True, check=False).returncode:
+            raise unittest.SkipTest("may not unmount /proc: run as root")
+        server = self.start_server()
+        clients = self.group(3)
+        self.kill(server)
+        clients.pop(0).stop()
+        with unittest.mock.patch.dict(os.environ, IVSHMEM_SERVER=wrapper):
+            server = self.start_server()
+        server.err.wait_for("2 clients of a server that crashed may come back")
+        for client in reversed(clients):
+            client("rejoin 0 0")
+        for client, number in zip(clients, "23"):
+            client("settle 1")
+            self.assertEqual(client("ids")["ids"], number)
 
     def test_orderly_stop_leaves_nothing(self):
         server = self.start_server()
