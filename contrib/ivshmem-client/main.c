@@ -42,11 +42,12 @@ static void main_raise_nofile(gboolean verbose)
     }
 }
 
-/* Commands check the memory's size, so this is a race lost: no way back. */
+/* Commands check the memory's size first; there is no way back from here. */
 static void main_on_sigbus(int sig G_GNUC_UNUSED)
 {
-    static const char text[] = "ivshmem-client: another peer has shrunk the "
-                               "shared memory while we used it\n";
+    static const char text[] = "ivshmem-client: there is nothing behind this "
+                               "part of the shared memory: its file system is "
+                               "full (df), or another peer has shrunk it\n";
     ssize_t ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
 
     (void)ignored;

@@ -235,6 +235,20 @@ class Memory(FaultTest):
         process.close_stdin()
         self.ends(process, 1, "(?s)peek: another peer has shrunk.*poke: another peer has shrunk")
 
+    def test_file_system_is_full(self):
+        full = os.path.join(self.dir, "full")
+        os.mkdir(full)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4096", "none", full], check=False,
+                          stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("may not mount: run as root")
+        self.addCleanup(subprocess.run, ["umount", "-l", full], check=True)
+        fd = os.open(os.path.join(full, "memory"), os.O_RDWR | os.O_CREAT)
+        self.addCleanup(os.close, fd)
+        os.truncate(fd, SIZE)
+        status, process = self.run_with(fd, "fill 0 %d 1" % SIZE)
+        self.assertEqual(status, 1)
+        self.assertIn("its file system is full", process.err.text)
+
 
 class ServerGone(FaultTest):
     def test_while_waiting(self):
