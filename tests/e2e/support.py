@@ -213,6 +213,11 @@ class Process:
     def signal(self, number):
         self.child.send_signal(number)
 
+    def wait_stopped(self):
+        """Until SIGSTOP has taken effect: a SIGCONT before that would be lost."""
+        seen = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        assert seen.si_code == os.CLD_STOPPED, seen
+
     def stop(self, seconds=5):
         """SIGTERM, then SIGKILL if that does not help.  May be called again."""
         if self.child.poll() is None:

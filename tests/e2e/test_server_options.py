@@ -168,6 +168,7 @@ class Options(ServerTest):
         limit = support.Deadline()
         while not control.hits:
             self.assertFalse(limit.expired(), server.err.text)
+        server.wait_stopped()
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         server.signal(signal.SIGCONT)
         server.err.wait_for("region default: .*socket")

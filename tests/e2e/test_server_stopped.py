@@ -14,7 +14,7 @@ from test_server_faults import ServerTest
 def stop(process):
     """Returns when it has stopped."""
     process.signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    process.wait_stopped()
 
 
 class Handover(ServerTest):
