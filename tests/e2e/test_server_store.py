@@ -2,6 +2,7 @@
 """ivshmem-server --fdstore: what the service manager keeps, and what the next start makes of it."""
 import array
 import os
+import pathlib
 import resource
 import signal
 import socket
@@ -175,6 +176,8 @@ class Closing(StoreTest):
     def setUp(self):
         super().setUp()
         self.shm = os.path.basename(self.dir)
+        # A server that is to come back leaves it.
+        self.addCleanup(pathlib.Path("/dev/shm", self.shm).unlink, missing_ok=True)
         self.TEXT = R + Q.replace("NAME", self.shm)
         self.running = self.launch("--fdstore")
         self.r = self.group("r", 2, 1)
